@@ -1,0 +1,67 @@
+// NumPy array -> view, and the only place where a dtype becomes a C++ type. hotrow._check has looked at every argument
+// before; what is left to refuse here is a mistake of ours.
+#pragma once
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include "view.h"
+
+namespace hotrow {
+
+namespace py = pybind11;
+
+template <class T>
+struct type_tag {
+    using type = T;
+};
+
+[[noreturn]] inline void unexpected(const char* what) {
+    throw py::type_error(std::string("hotrow internal error: unchecked argument, expected ") + what);
+}
+
+template <class Body>
+auto with_float(const py::array& a, Body&& body) {
+    switch (a.dtype().char_()) {
+        case 'f': return body(type_tag<float>{});
+        case 'd': return body(type_tag<double>{});
+        default: unexpected("float32 or float64");
+    }
+}
+
+template <class Body>
+auto with_index(const py::array& a, Body&& body) {
+    const py::dtype dtype = a.dtype();
+    if (dtype.kind() != 'i') unexpected("int32 or int64");
+    if (dtype.itemsize() == 4) return body(type_tag<int32_t>{});
+    if (dtype.itemsize() == 8) return body(type_tag<int64_t>{});
+    unexpected("int32 or int64");
+}
+
+// body(float tag, index tag)
+template <class Body>
+auto with_types(const py::array& floats, const py::array& indices, Body&& body) {
+    return with_float(floats, [&](auto f) { return with_index(indices, [&](auto i) { return body(f, i); }); });
+}
+
+template <class T>
+const T* vector(const py::array& a) {
+    if (a.ndim() != 1 || a.itemsize() != int64_t(sizeof(T)) || (a.size() > 1 && a.strides(0) != a.itemsize()))
+        unexpected("a contiguous vector");
+    return static_cast<const T*>(a.data());
+}
+
+template <class T>
+Mat<const T> matrix(const py::array& a) {
+    if (a.ndim() != 2 || a.itemsize() != int64_t(sizeof(T)) || (a.shape(1) > 1 && a.strides(1) != a.itemsize()) ||
+        a.strides(0) % a.itemsize() != 0)
+        unexpected("a matrix with contiguous rows");
+    return {static_cast<const T*>(a.data()), a.shape(0), a.shape(1), a.strides(0) / a.itemsize()};
+}
+
+template <class T>
+Mat<T> writable_matrix(py::array& a) {
+    const Mat<const T> m = matrix<T>(a);
+    return {static_cast<T*>(a.mutable_data()), m.rows, m.cols, m.stride};
+}
+
+}  // namespace hotrow

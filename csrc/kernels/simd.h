@@ -1,0 +1,238 @@
+// Native registers as GCC/clang vector types. The only #if on ISA in the kernels.
+//
+// pack<T> is one register of lanes<T> elements: + - * / and comparisons are the compiler's, the rest is below.
+// fma() fuses where the ISA can; kernels whose bits must not depend on the ISA multiply and add instead.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>  // std::index_sequence only: a type, it leaves no symbol
+
+#include "view.h"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace hotrow {
+namespace HOTROW_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;
+#endif
+
+template <class T>
+constexpr int lanes = kRegisterBytes / int(sizeof(T));
+
+template <class T>
+struct vector_of {
+    typedef T type __attribute__((vector_size(kRegisterBytes)));
+};
+template <class T>
+using pack = typename vector_of<T>::type;
+
+// The integer as wide as F, for bit work on packs.
+template <class F>
+struct bits_of;
+template <>
+struct bits_of<float> {
+    using type = int32_t;
+};
+template <>
+struct bits_of<double> {
+    using type = int64_t;
+};
+template <class F>
+using bits = typename bits_of<F>::type;
+
+template <class T>
+HOTROW_INLINE pack<T> load(const T* p) {
+    pack<T> a;
+    std::memcpy(&a, p, kRegisterBytes);
+    return a;
+}
+template <class T>
+HOTROW_INLINE void store(T* p, pack<T> a) {
+    std::memcpy(p, &a, kRegisterBytes);
+}
+template <class T>
+HOTROW_INLINE pack<T> zero() {
+    return pack<T>{};
+}
+template <class T>
+HOTROW_INLINE pack<T> broadcast(T x) {
+    return pack<T>{} + x;
+}
+template <class T>
+HOTROW_INLINE pack<T> select(pack<bits<T>> mask, pack<T> yes, pack<T> no) {
+    return mask ? yes : no;
+}
+
+// A tail: the first `count` lanes of a register, 1 <= count <= lanes<T>. Loads read and stores write those alone.
+template <class T>
+struct Tail {
+    int count;
+#if defined(__AVX512F__)
+    uint16_t mask;
+    HOTROW_INLINE explicit Tail(int n) : count(n), mask(uint16_t((1u << n) - 1)) {}
+#elif defined(__AVX2__)
+    pack<bits<T>> mask;
+    HOTROW_INLINE explicit Tail(int n) : count(n) {
+        for (int i = 0; i < lanes<T>; ++i) mask[i] = i < n ? -1 : 0;
+    }
+#else
+    HOTROW_INLINE explicit Tail(int n) : count(n) {}
+#endif
+};
+
+#if defined(__AVX512F__)
+HOTROW_INLINE pack<float> load(const float* p, Tail<float> t) { return pack<float>(_mm512_maskz_loadu_ps(t.mask, p)); }
+HOTROW_INLINE pack<double> load(const double* p, Tail<double> t) {
+    return pack<double>(_mm512_maskz_loadu_pd(__mmask8(t.mask), p));
+}
+HOTROW_INLINE void store(float* p, pack<float> a, Tail<float> t) { _mm512_mask_storeu_ps(p, t.mask, __m512(a)); }
+HOTROW_INLINE void store(double* p, pack<double> a, Tail<double> t) {
+    _mm512_mask_storeu_pd(p, __mmask8(t.mask), __m512d(a));
+}
+HOTROW_INLINE pack<float> fma(pack<float> a, pack<float> b, pack<float> c) {
+    return pack<float>(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
+}
+HOTROW_INLINE pack<double> fma(pack<double> a, pack<double> b, pack<double> c) {
+    return pack<double>(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
+}
+#else
+#if defined(__AVX2__)
+HOTROW_INLINE pack<float> load(const float* p, Tail<float> t) {
+    return pack<float>(_mm256_maskload_ps(p, __m256i(t.mask)));
+}
+HOTROW_INLINE pack<double> load(const double* p, Tail<double> t) {
+    return pack<double>(_mm256_maskload_pd(p, __m256i(t.mask)));
+}
+#else
+template <class T>
+HOTROW_INLINE pack<T> load(const T* p, Tail<T> t) {
+    pack<T> a{};
+    for (int i = 0; i < lanes<T>; ++i)
+        if (i < t.count) a[i] = p[i];
+    return a;
+}
+#endif
+// Masked AVX2 stores are microcoded on AMD; a few scalar stores are not.
+template <class T>
+HOTROW_INLINE void store(T* p, pack<T> a, Tail<T> t) {
+    for (int i = 0; i < lanes<T>; ++i)
+        if (i < t.count) p[i] = a[i];
+}
+#if defined(__FMA__)
+HOTROW_INLINE pack<float> fma(pack<float> a, pack<float> b, pack<float> c) {
+    return pack<float>(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c)));
+}
+HOTROW_INLINE pack<double> fma(pack<double> a, pack<double> b, pack<double> c) {
+    return pack<double>(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
+}
+#elif defined(__aarch64__)
+HOTROW_INLINE pack<float> fma(pack<float> a, pack<float> b, pack<float> c) {
+    return pack<float>(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
+}
+HOTROW_INLINE pack<double> fma(pack<double> a, pack<double> b, pack<double> c) {
+    return pack<double>(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
+}
+#else
+template <class V>
+HOTROW_INLINE V fma(V a, V b, V c) {
+    return a * b + c;
+}
+#endif
+#endif
+
+// Bring the cache lines of a row near, to read it or to write it.
+template <bool Write = false>
+HOTROW_INLINE void prefetch(const void* row, int64_t bytes) {
+    const char* p = static_cast<const char*>(row);
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, Write, 3);
+}
+
+// A row is walked in blocks of up to kBlock registers, the last of which may be a tail. body(W, d, tail) sees a
+// compile-time number of registers W::value starting at column d; only its last register needs the tail.
+constexpr int kBlock = 8;
+
+template <int N>
+struct Width {
+    static constexpr int value = N;
+};
+
+template <class T, class Body>
+HOTROW_INLINE void for_blocks(int64_t cols, Body&& body) {
+    constexpr int64_t step = int64_t(kBlock) * lanes<T>;
+    int64_t d = 0;
+    for (; d + step < cols; d += step) body(Width<kBlock>{}, d, Tail<T>(lanes<T>));
+    if (d == cols) return;
+    const int registers = int((cols - d + lanes<T> - 1) / lanes<T>);
+    const Tail<T> tail(int(cols - d) - (registers - 1) * lanes<T>);
+    static_assert(kBlock == 8, "one case per width below");
+    switch (registers) {
+        case 1: return body(Width<1>{}, d, tail);
+        case 2: return body(Width<2>{}, d, tail);
+        case 3: return body(Width<3>{}, d, tail);
+        case 4: return body(Width<4>{}, d, tail);
+        case 5: return body(Width<5>{}, d, tail);
+        case 6: return body(Width<6>{}, d, tail);
+        case 7: return body(Width<7>{}, d, tail);
+        default: return body(Width<8>{}, d, tail);
+    }
+}
+
+// The k-th of N registers of a block: whole, but for the last.
+template <int N, class T>
+HOTROW_INLINE pack<T> load_block(const T* p, int k, Tail<T> tail) {
+    return k + 1 < N ? load(p + k * lanes<T>) : load(p + k * lanes<T>, tail);
+}
+template <int N, class T>
+HOTROW_INLINE void store_block(T* p, int k, pack<T> a, Tail<T> tail) {
+    if (k + 1 < N) store(p + k * lanes<T>, a);
+    else store(p + k * lanes<T>, a, tail);
+}
+
+// Transposing reduction. Each of a and b holds lanes<T> / Group partial groups of Group lanes; the result holds those
+// of a, then those of b, each folded to half its width.
+template <int Group, class T, size_t... R>
+HOTROW_INLINE pack<T> fold(pack<T> a, pack<T> b, std::index_sequence<R...>) {
+    constexpr int half = Group / 2;
+    return __builtin_shufflevector(a, b, int(R / half * Group + R % half)...) +
+           __builtin_shufflevector(a, b, int(R / half * Group + R % half + half)...);
+}
+
+// sums[j] = sum over lanes of acc[j], for j in 0 .. N - 1; N <= lanes<T>. Lanes past N hold zero.
+// Order: lane i with i + lanes/2, then halves of that, and so on.
+template <int N, int Group, class T>
+HOTROW_INLINE pack<T> reduce(const pack<T>* acc) {
+    if constexpr (Group == 1) {
+        return acc[0];
+    } else {
+        constexpr int pairs = (N + 1) / 2;
+        pack<T> folded[pairs];
+        for (int j = 0; j < pairs; ++j)
+            folded[j] = fold<Group, T>(acc[2 * j], 2 * j + 1 < N ? acc[2 * j + 1] : zero<T>(),
+                                       std::make_index_sequence<size_t(lanes<T>)>{});
+        return reduce<pairs, Group / 2, T>(folded);
+    }
+}
+
+// out[j] = sum over lanes of acc[j] for j in 0 .. N - 1; `out` has room for whole registers.
+template <int N, class T>
+HOTROW_INLINE void reduce_all(const pack<T>* acc, T* out) {
+    constexpr int n = N < lanes<T> ? N : lanes<T>;
+    store(out, reduce<n, lanes<T>, T>(acc));
+    if constexpr (N > n) reduce_all<N - n>(acc + n, out + n);
+}
+
+}  // namespace
+}  // namespace HOTROW_ISA
+}  // namespace hotrow

@@ -1,0 +1,325 @@
+// Skip-gram with negative sampling (Mikolov et al. 2013). The negatives of a centre are shared by its contexts, so
+// that a window is three small matrix products (HogBatch: Ji et al., "Parallelizing Word2Vec in Shared and
+// Distributed Memory", 2016).
+#pragma once
+#include "kernels/math.h"
+#include "kernels/simd.h"
+#include "runtime/random.h"
+
+namespace hotrow {
+namespace HOTROW_ISA {
+namespace {
+
+constexpr int kOutputs = 6;  // output rows held in registers at a time: one positive and the usual five negatives
+
+// Bump allocation from the memory the plan hands in.
+struct Scratch {
+    char* next;
+    template <class T>
+    HOTROW_INLINE T* take(int64_t count) {
+        T* p = reinterpret_cast<T*>(next);
+        next += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
+        return p;
+    }
+};
+
+// The input rows (contexts) and output rows (the positive first, then negatives) of one window. Outputs form groups of
+// kOutputs; the coefficient of input a and output b is at(a, b).
+template <class F>
+struct Window {
+    F** inputs;
+    F** outputs;
+    pack<F>* before;  // the inputs at one register of columns, before
+    pack<F>* after;   // and after the update by the groups done so far
+    F* coefficients;
+    int64_t m = 0, n = 0, group_stride = 0;
+
+    HOTROW_INLINE Window(Scratch& scratch, int64_t max_inputs, int64_t max_outputs)
+        : inputs(scratch.take<F*>(max_inputs)),
+          outputs(scratch.take<F*>(max_outputs)),
+          before(scratch.take<pack<F>>(max_inputs)),
+          after(scratch.take<pack<F>>(max_inputs)),
+          coefficients(scratch.take<F>(max_inputs * (max_outputs + kOutputs) + lanes<F>)) {}
+    HOTROW_INLINE F* group(int64_t first_output) { return coefficients + first_output / kOutputs * group_stride; }
+    HOTROW_INLINE F& at(int64_t a, int64_t b) { return group(b)[a * kOutputs + b % kOutputs]; }
+};
+
+template <class Body>
+HOTROW_INLINE void with_outputs(int64_t count, Body&& body) {
+    static_assert(kOutputs == 6, "one case per count below");
+    switch (count) {
+        case 1: return body(Width<1>{});
+        case 2: return body(Width<2>{});
+        case 3: return body(Width<3>{});
+        case 4: return body(Width<4>{});
+        case 5: return body(Width<5>{});
+        default: return body(Width<6>{});
+    }
+}
+
+// dots[a * kOutputs + b] = inputs[a] . outputs[b]. Order: lane sums over ascending columns, then reduce().
+template <int A, int B, class F>
+HOTROW_INLINE void dot_tile(F* const* inputs, F* const* outputs, int64_t cols, F* dots) {
+    constexpr int L = lanes<F>;
+    pack<F> acc[A * B];
+    for (int i = 0; i < A * B; ++i) acc[i] = zero<F>();
+    const auto add = [&](auto at) {
+        pack<F> h[A];
+        for (int a = 0; a < A; ++a) h[a] = at(inputs[a]);
+        for (int b = 0; b < B; ++b) {
+            const pack<F> o = at(outputs[b]);
+            for (int a = 0; a < A; ++a) acc[a * B + b] = fma(h[a], o, acc[a * B + b]);
+        }
+    };
+    int64_t d = 0;
+    for (; d + L <= cols; d += L) add([d](const F* row) { return load(row + d); });
+    if (d < cols) {
+        const Tail<F> tail(int(cols - d));
+        add([d, tail](const F* row) { return load(row + d, tail); });
+    }
+    F sums[A * B + L];
+    reduce_all<A * B>(acc, sums);
+    for (int a = 0; a < A; ++a)
+        for (int b = 0; b < B; ++b) dots[a * kOutputs + b] = sums[a * B + b];
+}
+
+// x[a, b] = -h[a] . o[0] for the positive, h[a] . o[b] for negatives: the loss is sum_ab softplus(x[a, b]) and
+// coefficient[a, b] = -lr d loss / d (h[a] . o[b]) = -+ lr sigmoid(x[a, b]).
+template <class F>
+HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, SoftplusSum<F>& loss) {
+    w.group_stride = w.m * kOutputs;
+    for (int64_t q = 0; q < w.n; q += kOutputs) {
+        F* x = w.group(q);
+        with_outputs(w.n - q, [&](auto width) {
+            constexpr int B = decltype(width)::value;
+            int64_t a = 0;
+            for (; a + 2 <= w.m; a += 2) dot_tile<2, B>(w.inputs + a, w.outputs + q, cols, x + a * kOutputs);
+            if (a < w.m) dot_tile<1, B>(w.inputs + a, w.outputs + q, cols, x + a * kOutputs);
+            for (a = 0; a < w.m; ++a)
+                for (int b = B; b < kOutputs; ++b) x[a * kOutputs + b] = ExpConstants<F>::lowest;
+        });
+    }
+    F* const x = w.coefficients;
+    const int64_t count = (w.n + kOutputs - 1) / kOutputs * w.group_stride;
+    for (int64_t a = 0; a < w.m; ++a) x[a * kOutputs] = -x[a * kOutputs];
+    for (int64_t i = count; i < count + lanes<F> - 1; ++i) x[i] = ExpConstants<F>::lowest;
+    for (int64_t i = 0; i < count; i += lanes<F>) store(x + i, sigmoid(load(x + i), loss) * -lr);
+    for (int64_t a = 0; a < w.m; ++a) x[a * kOutputs] = -x[a * kOutputs];
+}
+
+// A row that stands in a window twice has the same coefficients twice: add them up and keep one.
+template <class F>
+HOTROW_INLINE void merge_repeats(Window<F>& w) {
+    for (int64_t a = 1; a < w.m; ++a)
+        for (int64_t e = 0; e < a; ++e)
+            if (w.inputs[e] == w.inputs[a]) {
+                --w.m;
+                w.inputs[a] = w.inputs[w.m];
+                for (int64_t b = 0; b < w.n; ++b) {
+                    w.at(e, b) += w.at(a, b);
+                    w.at(a, b) = w.at(w.m, b);
+                }
+                --a;
+                break;
+            }
+    for (int64_t b = 1; b < w.n; ++b)
+        for (int64_t e = 0; e < b; ++e)
+            if (w.outputs[e] == w.outputs[b]) {
+                --w.n;
+                w.outputs[b] = w.outputs[w.n];
+                for (int64_t a = 0; a < w.m; ++a) {
+                    w.at(a, e) += w.at(a, b);
+                    w.at(a, b) = w.at(a, w.n);
+                }
+                --b;
+                break;
+            }
+}
+
+// h[a, :] += sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :], both from the values
+// before the update. One pass over the columns: each row is loaded and stored once.
+template <class F>
+HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
+    const auto columns = [&](auto load_at, auto store_at) {
+        for (int64_t q = 0; q < w.n; q += kOutputs) {
+            const bool first = q == 0, last = q + kOutputs >= w.n;
+            const F* coefficient = w.group(q);
+            with_outputs(w.n - q, [&](auto width) {
+                constexpr int B = decltype(width)::value;
+                pack<F> o[B], updated[B];
+                for (int b = 0; b < B; ++b) updated[b] = o[b] = load_at(w.outputs[q + b]);
+                for (int64_t a = 0; a < w.m; ++a) {
+                    const pack<F> h = first ? load_at(w.inputs[a]) : w.before[a];
+                    pack<F> moved = first ? h : w.after[a];
+                    for (int b = 0; b < B; ++b) {
+                        const pack<F> c = broadcast(coefficient[a * kOutputs + b]);
+                        moved = fma(c, o[b], moved);
+                        updated[b] = fma(c, h, updated[b]);
+                    }
+                    if (last) {
+                        store_at(w.inputs[a], moved);
+                    } else {
+                        w.before[a] = h;
+                        w.after[a] = moved;
+                    }
+                }
+                for (int b = 0; b < B; ++b) store_at(w.outputs[q + b], updated[b]);
+            });
+        }
+    };
+    int64_t d = 0;
+    for (; d + lanes<F> <= cols; d += lanes<F>)
+        columns([d](F* row) { return load(static_cast<const F*>(row) + d); },
+                [d](F* row, pack<F> x) { store(row + d, x); });
+    if (d < cols) {
+        const Tail<F> tail(int(cols - d));
+        columns([d, tail](F* row) { return load(static_cast<const F*>(row) + d, tail); },
+                [d, tail](F* row, pack<F> x) { store(row + d, x, tail); });
+    }
+}
+
+template <class F>
+HOTROW_INLINE void train_window(Window<F>& w, int64_t cols, F lr, SoftplusSum<F>& loss) {
+    coefficients_of(w, cols, lr, loss);
+    merge_repeats(w);
+    update_rows(w, cols);
+}
+
+// For each pair i in turn, with h = in_table[centers[i]], o[0] = out_table[contexts[i]] and o[k] =
+// out_table[negatives[i, k]] (those equal to contexts[i] are left out, repeated ones add up):
+//   loss = softplus(-h . o[0]) + sum_k softplus(h . o[k]);   h -= lr d loss / d h;   o[k] -= lr d loss / d o[k]
+template <class F, class I>
+void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, F lr, Range range, void* memory,
+                   Mat<F> in_table, Mat<F> out_table, Loss& loss) {
+    Scratch scratch{static_cast<char*>(memory)};
+    Window<F> w(scratch, 1, 1 + negatives.cols);
+    SoftplusSum<F> sum;
+    for (int64_t i = range.begin; i < range.end; ++i) {
+        w.m = w.n = 1;
+        w.inputs[0] = in_table.row(centers[i]);
+        w.outputs[0] = out_table.row(contexts[i]);
+        for (int64_t k = 0; k < negatives.cols; ++k)
+            if (negatives.row(i)[k] != contexts[i]) w.outputs[w.n++] = out_table.row(negatives.row(i)[k]);
+        train_window(w, in_table.cols, lr, sum);
+    }
+    sum.flush();
+    loss.sum += sum.total;
+    loss.pairs += range.end - range.begin;
+}
+
+// The words of a token range that survive subsampling, each with the bounds of its sentence among them; up to `window`
+// words on either side of the range serve as contexts only.
+template <class I>
+struct KeptWords {
+    I* word;
+    int64_t* position;
+    int32_t* sentence_begin;
+    int32_t* sentence_end;
+    int32_t centers_begin = 0, centers_end = 0, count = 0;
+
+    HOTROW_INLINE KeptWords(const SkipGram<I>& job, Range range, Scratch& scratch) {
+        const int64_t room = kTokensPerBlock + 2 * job.window;
+        word = scratch.take<I>(room);
+        position = scratch.take<int64_t>(room);
+        sentence_begin = scratch.take<int32_t>(room);
+        sentence_end = scratch.take<int32_t>(room);
+        const Draws draws(job.seed, Stream::keep);
+        const auto kept = [&](int64_t p) { return low(draws[uint64_t(p)]) <= job.keep[job.tokens[p]]; };
+
+        int64_t s = sentence_of(job, range.begin), p = range.begin;
+        int64_t left = 0;
+        while (p > job.offsets[s] && left < job.window) left += kept(--p);
+        while (count < left) {
+            if (kept(p)) push(job, p);
+            ++p;
+        }
+        p = range.begin;
+        centers_begin = count;
+        for (int32_t begin = 0; p < range.end; ++s) {
+            const int64_t end = job.offsets[s + 1];
+            for (; p < end && p < range.end; ++p)
+                if (kept(p)) push(job, p);
+            if (p == range.end) {
+                centers_end = count;
+                for (; p < end && count < centers_end + job.window; ++p)
+                    if (kept(p)) push(job, p);
+            }
+            for (int32_t i = begin; i < count; ++i) {
+                sentence_begin[i] = begin;
+                sentence_end[i] = count;
+            }
+            begin = count;
+        }
+    }
+    HOTROW_INLINE void push(const SkipGram<I>& job, int64_t p) {
+        word[count] = job.tokens[p];
+        position[count++] = p;
+    }
+    // The sentence that token p belongs to: the last one that starts at or before p.
+    static HOTROW_INLINE int64_t sentence_of(const SkipGram<I>& job, int64_t p) {
+        int64_t low = 0, high = job.sentences;
+        while (high - low > 1) {
+            const int64_t middle = low + (high - low) / 2;
+            (job.offsets[middle] <= p ? low : high) = middle;
+        }
+        return low;
+    }
+};
+
+// For each kept word of `range` (in tokens) in turn, the centre: its contexts are the kept words of its sentence within
+// a drawn window; h[a] = in_table[context a], o[0] = out_table[centre], o[k] = out_table[drawn negative k != centre].
+// One step as in skipgram_step on all pairs (a, k) at once, from the values before it, repeated rows added up.
+// lr falls linearly from lr_begin to lr_end over all tokens.
+template <class F, class I>
+void skipgram_epoch(const SkipGram<I>& job, Range range, void* memory, Mat<F> in_table, Mat<F> out_table, Loss& loss) {
+    constexpr int32_t ahead = 2;  // centres whose negatives are drawn and fetched before they are needed
+    constexpr int32_t ring = 4;
+    Scratch scratch{static_cast<char*>(memory)};
+    const KeptWords<I> kept(job, range, scratch);
+    Window<F> w(scratch, 2 * job.window, 1 + job.negative);
+    I* const drawn = scratch.take<I>(ring * job.negative);
+    const Draws windows(job.seed, Stream::window), negatives(job.seed, Stream::negative);
+    const int64_t row_bytes = in_table.cols * int64_t(sizeof(F));
+    const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
+    SoftplusSum<F> sum;
+
+    const auto draw = [&](int32_t t) {
+        I* const row = drawn + t % ring * job.negative;
+        prefetch<true>(out_table.row(kept.word[t]), row_bytes);
+        for (int64_t k = 0; k < job.negative; ++k) {
+            const uint64_t x = negatives[uint64_t(kept.position[t] * job.negative + k)];
+            const uint64_t bucket = scale_high(x, uint64_t(job.vocabulary));
+            row[k] = low(x) <= job.alias_accept[bucket] ? I(bucket) : I(job.alias_other[bucket]);
+            prefetch<true>(out_table.row(row[k]), row_bytes);
+        }
+    };
+    for (int32_t t = kept.centers_begin; t < kept.centers_end && t < kept.centers_begin + ahead; ++t) draw(t);
+    for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
+        if (t + ahead < kept.centers_end) draw(t + ahead);
+        const int64_t arrival = t + job.window + ahead;
+        if (arrival < kept.count) prefetch<true>(in_table.row(kept.word[arrival]), row_bytes);
+
+        const int64_t position = kept.position[t];
+        const int64_t reach = job.shrink_windows
+                                  ? 1 + int64_t(scale_high(windows[uint64_t(position)], uint64_t(job.window)))
+                                  : job.window;
+        const int64_t begin = t - reach > kept.sentence_begin[t] ? t - reach : kept.sentence_begin[t];
+        const int64_t end = t + reach < kept.sentence_end[t] ? t + reach + 1 : kept.sentence_end[t];
+        w.m = 0;
+        for (int64_t c = begin; c < end; ++c)
+            if (c != t) w.inputs[w.m++] = in_table.row(kept.word[c]);
+        if (w.m == 0) continue;
+        loss.pairs += w.m;
+        w.n = 1;
+        w.outputs[0] = out_table.row(kept.word[t]);
+        for (const I *k = drawn + t % ring * job.negative, *last = k + job.negative; k < last; ++k)
+            if (*k != kept.word[t]) w.outputs[w.n++] = out_table.row(*k);
+        train_window(w, in_table.cols, F(job.lr_begin + lr_slope * double(position)), sum);
+    }
+    sum.flush();
+    loss.sum += sum.total;
+}
+
+}  // namespace
+}  // namespace HOTROW_ISA
+}  // namespace hotrow

@@ -1,0 +1,61 @@
+// Plans of the skip-gram operators: Hogwild (Niu et al. 2011), threads update shared tables without locks.
+// A pair of rows costs 6 D flops; with K negatives shared by m contexts a window moves (m + 1 + K) D reads and writes.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "runtime/cpu.h"
+#include "runtime/memory.h"
+#include "runtime/parallel.h"
+
+namespace hotrow {
+namespace plan {
+
+// work(task, scratch, loss) for each task, handed out in order to whichever thread is free. Returns the total loss;
+// with one thread, tasks run and losses add up in order.
+template <class Work>
+Loss hogwild(int64_t tasks, int64_t scratch_bytes, int threads, const Work& work) {
+    std::vector<Buffer<char>> scratch;
+    for (int t = 0; t < threads; ++t) scratch.emplace_back(scratch_bytes);
+    std::vector<Loss> losses(static_cast<size_t>(threads));
+    std::atomic<int64_t> next{0};
+    parallel(threads, [&](int t) {
+        Loss mine{};
+        for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
+            work(task, scratch[size_t(t)].get(), mine);
+        losses[size_t(t)] = mine;
+    });
+    Loss total{};
+    for (const Loss& loss : losses) total = {total.sum + loss.sum, total.pairs + loss.pairs};
+    return total;
+}
+
+template <class F, class I>
+Loss skipgram_step(const I* centers, const I* contexts, int64_t n, Mat<const I> negatives, double lr, Mat<F> in_table,
+                   Mat<F> out_table, int threads) {
+    const auto kernel = kernels().get<F, I>().skipgram_step;
+    const int64_t pair_bytes = 2 * (2 + negatives.cols) * in_table.cols * int64_t(sizeof(F));
+    const int parts = useful_threads(n * pair_bytes, threads);
+    return hogwild(parts, skipgram_scratch_bytes(1, negatives.cols), parts, [&](int64_t task, void* scratch, Loss& loss) {
+        kernel(centers, contexts, negatives, F(lr), piece(n, int(task), parts), scratch, in_table, out_table, loss);
+    });
+}
+
+// Trains on tokens `range`, whose ends are multiples of kTokensPerBlock or the last token. The blocks are the same
+// however an epoch is cut into calls, and so are all draws.
+template <class F, class I>
+Loss skipgram_epoch(const SkipGram<I>& job, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
+    const auto kernel = kernels().get<F, I>().skipgram_epoch;
+    const int64_t first = range.begin / kTokensPerBlock, last = (range.end + kTokensPerBlock - 1) / kTokensPerBlock;
+    return hogwild(last - first, skipgram_scratch_bytes(job.window, job.negative),
+                   int(std::min<int64_t>(threads, std::max<int64_t>(1, last - first))),
+                   [&](int64_t task, void* scratch, Loss& loss) {
+                       const int64_t begin = (first + task) * kTokensPerBlock;
+                       kernel(job, {begin, std::min(begin + kTokensPerBlock, range.end)}, scratch, in_table, out_table,
+                              loss);
+                   });
+}
+
+}  // namespace plan
+}  // namespace hotrow

@@ -1,0 +1,69 @@
+// What operators work on: views of the caller's memory. Nothing here owns or allocates.
+#pragma once
+#include <cstdint>
+
+// Always inlined, so that no per-ISA object carries a copy the linker could hand to baseline code.
+#define HOTROW_INLINE inline __attribute__((always_inline))
+
+namespace hotrow {
+
+// A matrix with contiguous rows and any row stride (in elements, may be 0 or negative).
+template <class T>
+struct Mat {
+    T* data;
+    int64_t rows, cols, stride;
+    HOTROW_INLINE T* row(int64_t r) const { return data + r * stride; }
+};
+
+struct Range {
+    int64_t begin, end;
+};
+
+// One lookup of a gradient operator: `grads.row(position)` belongs to `table.row(row)`.
+template <class I>
+struct Lookup {
+    I row, position;
+};
+
+enum class Mode : int { sum, mean, sqrtn, max };
+
+// The bags of embedding_bag: bag b holds lookups offsets[b] .. offsets[b + 1].
+template <class F, class I>
+struct Bags {
+    const I* indices;
+    const int64_t* offsets;
+    const F* weights;      // one factor per lookup, or null for 1
+    int64_t padding_idx;   // lookups of this row are left out; -1 for none
+    Mode mode;
+};
+
+// One skip-gram pass over encoded sentences; the draws it makes are defined in runtime/random.h.
+template <class I>
+struct SkipGram {
+    const I* tokens;               // [T] word numbers, -1 never occurs
+    const int64_t* offsets;        // [S + 1] where each sentence starts in `tokens`
+    int64_t sentences;
+    const uint32_t* keep;          // [V] keep a word if draw <= keep[word]
+    const uint32_t* alias_accept;  // [V] alias table: take the bucket if draw <= alias_accept[bucket],
+    const int32_t* alias_other;    // [V]   else alias_other[bucket]
+    int64_t vocabulary;            // V
+    int64_t window, negative;
+    bool shrink_windows;
+    double lr_begin, lr_end;       // learning rate at the first and past the last of all T tokens
+    uint64_t seed;
+};
+
+// Scratch bytes that the skip-gram kernels need for one thread: words kept in a block and around it, the rows of a
+// window, its coefficients, one register of each row before and after its update, and drawn negatives.
+constexpr int64_t kTokensPerBlock = 1024;
+HOTROW_INLINE int64_t skipgram_scratch_bytes(int64_t window, int64_t negative) {
+    const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
+    return kept * 32 + (inputs + outputs + 8) * 16 + inputs * (outputs + 8) * 8 + inputs * 128 + outputs * 32 + 1024;
+}
+
+struct Loss {
+    double sum;     // over pairs of a centre and a context
+    int64_t pairs;
+};
+
+}  // namespace hotrow
