@@ -1,0 +1,46 @@
+"""Embedding tables, fast on the CPU: lookup, sparse gradient and skip-gram training.
+
+A one-hot vector times a matrix is one row of it. hotrow does that lookup (gather, embedding_bag), its gradient
+(scatter_add, coalesce, optim) and Hogwild skip-gram training (skipgram_step, skipgram_epoch) on NumPy arrays.
+"""
+
+from hotrow import optim, reference
+from hotrow._backend import use_backend
+from hotrow._config import show_config
+from hotrow._threads import get_num_threads, num_threads, set_num_threads
+from hotrow._version import __version__
+from hotrow.ops import (
+    SparseGrad,
+    coalesce,
+    embedding_bag,
+    empty_table,
+    gather,
+    scatter_add,
+    sgd_step,
+    skipgram_epoch,
+    skipgram_step,
+)
+from hotrow.sampling import Sampling
+from hotrow.vectors import WordVectors
+
+__all__ = [
+    "Sampling",
+    "SparseGrad",
+    "WordVectors",
+    "__version__",
+    "coalesce",
+    "embedding_bag",
+    "empty_table",
+    "gather",
+    "get_num_threads",
+    "num_threads",
+    "optim",
+    "reference",
+    "scatter_add",
+    "set_num_threads",
+    "sgd_step",
+    "show_config",
+    "skipgram_epoch",
+    "skipgram_step",
+    "use_backend",
+]

@@ -1,0 +1,7 @@
+"""python -m hotrow"""
+
+import sys
+
+from hotrow.cli import main
+
+sys.exit(main())

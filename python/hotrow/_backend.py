@@ -1,0 +1,109 @@
+"""Chooses native or Numba kernels. Both offer the operators of hotrow._ops under the same names."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from types import ModuleType
+
+from hotrow import _threads
+
+NAMES = ("native", "numba")
+
+_kernels: ModuleType | None = None
+_name: str | None = None
+_native: ModuleType | None = None
+
+# A worker of libgomp spins some milliseconds for more work by default, in which it takes a core from whoever runs next:
+# torch's own pool, say. hotrow's waits about as long as it takes to be woken, then sleeps.
+_SPIN_COUNT = "1000"
+
+
+def _load_native() -> ModuleType:
+    """Import the extension. libgomp reads its spin count once, while it is loaded: set it for that moment only."""
+    ours = not any(os.environ.get(name) for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"))
+    if ours:
+        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
+    try:
+        native = importlib.import_module("hotrow._native")
+    finally:
+        if ours:
+            del os.environ["GOMP_SPINCOUNT"]
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=native.release_threads)
+    isa = os.environ.get("HOTROW_ISA")
+    if isa:
+        native.use_isa(isa)
+    return native
+
+
+def native() -> ModuleType:
+    """The native kernels, loaded at the first call; ModuleNotFoundError where they were not built."""
+    global _native
+    if _native is None:
+        _native = _load_native()
+    return _native
+
+
+def _load(name: str) -> ModuleType:
+    if name == "native":
+        return native()
+    try:
+        return importlib.import_module("hotrow._numba")
+    except ImportError as error:
+        raise ImportError('hotrow\'s Numba kernels need Numba: pip install "hotrow[numba]"') from error
+
+
+def use_backend(name: str) -> None:
+    """Choose the kernels: "native" (C++) or "numba". Default: HOTROW_BACKEND, else native where it was built.
+
+    Raises:
+        ValueError: no such backend.
+        ImportError: the backend is not installed.
+    """
+    global _kernels, _name
+    if name not in NAMES:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, NAMES))}, not {name!r}")
+    _kernels, _name = _load(name), name
+
+
+def _choose() -> ModuleType:
+    wanted = os.environ.get("HOTROW_BACKEND")
+    if wanted:
+        use_backend(wanted)
+    else:
+        try:
+            use_backend("native")
+        except ModuleNotFoundError:
+            try:
+                use_backend("numba")
+            except ImportError as error:
+                raise ImportError(
+                    "hotrow was installed without its native kernels (no working C++ compiler then) and Numba is not "
+                    'installed either: pip install "hotrow[numba]", or install a C++ compiler and hotrow again'
+                ) from error
+            warnings.warn(
+                "hotrow was installed without its native kernels: it runs on Numba, which is slower",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+    assert _kernels is not None
+    return _kernels
+
+
+def kernels() -> ModuleType:
+    """The kernels in use."""
+    return _kernels or _choose()
+
+
+def name() -> str:
+    """Which kernels are in use: "native" or "numba"."""
+    kernels()
+    assert _name is not None
+    return _name
+
+
+def threads() -> int:
+    """How many threads a call may use."""
+    return _threads.count

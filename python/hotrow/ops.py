@@ -1,0 +1,313 @@
+"""The operators: check, allocate, call. Each is defined by the function of its name in hotrow.reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hotrow import _backend, _check
+from hotrow.sampling import Sampling
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.signedinteger[Any]]
+
+
+class SparseGrad(NamedTuple):
+    """The gradient of a table in the rows that were looked up.
+
+    Attributes:
+        rows (int[U]): ascending row numbers without repeats.
+        values (float[U, D]): the gradient of each.
+    """
+
+    rows: Ints
+    values: Floats
+
+
+def empty_table(rows: int, width: int, dtype: Any = np.float32) -> Floats:
+    """A table whose rows start at multiples of 64 bytes: updates in place are faster so.
+
+    Args:
+        rows, width (int): the shape.
+        dtype: float32 (default) or float64.
+
+    Returns:
+        float[rows, width]: not initialised; a view with padding between rows where width asks for it.
+    """
+    rows, width = _check.integer("rows", rows, 0), _check.integer("width", width, 0)
+    dtype = np.dtype(dtype)
+    if dtype not in _check.FLOATS:
+        raise TypeError(f"dtype must be float32 or float64, not {dtype}")
+    per_line = 64 // dtype.itemsize
+    padded = -(-width // per_line) * per_line
+    memory = np.empty(rows * padded + per_line, dtype)
+    start = -memory.ctypes.data % 64 // dtype.itemsize
+    return memory[start : start + rows * padded].reshape(rows, padded)[:, :width]
+
+
+def gather(table: Floats, indices: ArrayLike, *, out: Floats | None = None) -> Floats:
+    """Look rows up: a one-hot matrix times the table.
+
+    out[i, :] = table[indices[i], :]
+
+    Args:
+        table (float32 or float64[R, D]): may be a row-strided view, read-only or memory-mapped.
+        indices (int32 or int64[...]): row numbers in [0, R), of any shape.
+        out (float[..., D]): where to write; default: a new array.
+
+    Returns:
+        float[..., D]: out.
+
+    Raises:
+        TypeError: a wrong dtype or number of dimensions.
+        ValueError: a wrong shape or layout; out overlaps an input.
+        IndexError: an index outside [0, R).
+    """
+    (table, rows, out), _ = _check.arrays("gather", table, indices, out)
+    flat = out if rows.ndim == 1 else out.reshape(-1, table.shape[1])
+    _backend.kernels().gather(table, rows.reshape(-1), flat, _backend.threads())
+    return out
+
+
+def embedding_bag(
+    table: Floats,
+    indices: ArrayLike,
+    offsets: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    include_last_offset: bool = True,
+    out: Floats | None = None,
+) -> Floats:
+    """Look up bags of rows and pool each: a multi-hot matrix times the table.
+
+    sum:   out[b, :] = sum_j weights[j] table[indices[j], :]   over j in offsets[b] .. offsets[b + 1] - 1
+    mean:  sum / sum_j weights[j]
+    sqrtn: sum / sqrt(sum_j weights[j]^2)
+    max:   out[b, d] = max_j weights[j] table[indices[j], d]; NaN if any is
+
+    A bag without lookups, or whose divisor is zero, is a row of zeros.
+
+    Args:
+        table (float32 or float64[R, D]): may be a row-strided view, read-only or memory-mapped.
+        indices (int32 or int64[N]): row numbers in [0, R), bag after bag.
+        offsets (int32 or int64[B + 1]): where each bag starts in indices, and N.
+        weights (float[N]): one factor per lookup, of the table's dtype; default: ones.
+        mode ("sum" | "mean" | "sqrtn" | "max"): how to pool.
+        padding_idx (int): lookups of this row are left out (and not counted by mean and sqrtn); default: none.
+        include_last_offset (bool): False if offsets are the B starts alone, as torch's are by default.
+        out (float[B, D]): where to write; default: a new array.
+
+    Returns:
+        float[B, D]: out.
+
+    Raises:
+        TypeError, ValueError, IndexError: as gather; ValueError also for offsets that do not rise from 0 to N.
+
+    Source:
+        torch.nn.EmbeddingBag; weighted mean and sqrtn as TensorFlow's embedding_lookup_sparse.
+    """
+    number = _check.mode(mode)
+    if not include_last_offset:
+        offsets = np.append(np.asarray(offsets), np.asarray(indices).shape[:1]).astype(np.asarray(offsets).dtype)
+    (table, indices, starts, weights, out), dims = _check.arrays("embedding_bag", table, indices, offsets, weights, out)
+    _check.offsets(starts, dims["N"])
+    padding = _check.padding_idx(padding_idx, dims["R"])
+    _backend.kernels().embedding_bag(table, indices, starts, weights, number, padding, out, _backend.threads())
+    return out  # type: ignore[return-value]
+
+
+def scatter_add(table: Floats, indices: ArrayLike, grads: Floats, *, scale: float = 1.0) -> None:
+    """Add gradient rows to the rows that were looked up, in place: a one-hot matrix, transposed, times grads.
+
+    table[indices[i], :] += scale * grads[i, :]   repeated indices add up
+
+    A row's gradients are added in the order of the lookups: the same bits for any number of threads.
+
+    Args:
+        table (float32 or float64[R, D]): updated in place; may be a row-strided view or memory-mapped.
+        indices (int32 or int64[N]): row numbers in [0, R).
+        grads (float[N, D]): of the table's dtype; may be a row-strided view.
+        scale (float): factor; default 1.
+
+    Raises:
+        TypeError, ValueError, IndexError: as gather. The table is then unchanged.
+    """
+    scale = _check.real("scale", scale)
+    (indices, grads, table), _ = _check.arrays("scatter_add", indices, grads, table)
+    if len(grads):
+        _backend.kernels().scatter_add(indices, grads, scale, table, _backend.threads())
+
+
+def coalesce(indices: ArrayLike, grads: Floats) -> SparseGrad:
+    """Sum the gradient rows of equal indices.
+
+    values[u, :] = sum of grads[i, :] over indices[i] == rows[u]
+
+    A row's gradients are added in the order of the lookups: the same bits for any number of threads.
+
+    Args:
+        indices (int32 or int64[N]): row numbers, not negative.
+        grads (float32 or float64[N, D]): may be a row-strided view.
+
+    Returns:
+        SparseGrad: rows (int[U], of the dtype of indices, ascending) and values (float[U, D]).
+
+    Raises:
+        TypeError, ValueError, IndexError: as gather.
+
+    Source:
+        torch.Tensor.coalesce.
+    """
+    (indices, grads), _ = _check.arrays("coalesce", indices, grads)
+    if len(grads) == 0:
+        return SparseGrad(np.empty(0, indices.dtype), np.empty(grads.shape, grads.dtype))  # type: ignore[union-attr]
+    return SparseGrad(*_backend.kernels().coalesce(indices, grads, _backend.threads()))
+
+
+def sgd_step(table: Floats, indices: ArrayLike, grads: Floats, *, lr: float) -> None:
+    """One step of stochastic gradient descent on the rows that were looked up, in place.
+
+    table[r, :] -= lr * sum of grads[i, :] over indices[i] == r
+
+    Args:
+        table (float32 or float64[R, D]): updated in place.
+        indices (int32 or int64[N]): row numbers in [0, R).
+        grads (float[N, D]): of the table's dtype.
+        lr (float): learning rate, at least 0.
+
+    Raises:
+        TypeError, ValueError, IndexError: as scatter_add.
+    """
+    lr = _check.real("lr", lr, 0)
+    (indices, grads, table), _ = _check.arrays("sgd_step", indices, grads, table)
+    if len(grads):
+        _backend.kernels().sgd_step(indices, grads, lr, table, _backend.threads())
+
+
+def skipgram_step(
+    in_table: Floats,
+    out_table: Floats,
+    centers: ArrayLike,
+    contexts: ArrayLike,
+    negatives: ArrayLike,
+    *,
+    lr: float,
+) -> float:
+    """One pass of skip-gram with negative sampling over given pairs, both tables updated in place after each pair.
+
+    h = in_table[centers[i]], o = out_table[contexts[i]], n[k] = out_table[negatives[i, k]]
+    loss[i] = -log sigmoid(h . o) - sum_k log sigmoid(-h . n[k])
+    h, o, n[k] -= lr * their gradients of loss[i]
+
+    A negative equal to its pair's context is left out; repeated ones add up. With one thread pairs are worked on in
+    order; more threads update without locks (Hogwild) and the result depends on their timing.
+
+    Args:
+        in_table (float32 or float64[R, D]): vectors of centres.
+        out_table (float[Q, D]): vectors of contexts, of the same dtype.
+        centers (int32 or int64[N]): rows of in_table.
+        contexts (int[N]): rows of out_table, of the dtype of centers.
+        negatives (int[N, K]): rows of out_table, of the dtype of centers.
+        lr (float): learning rate, at least 0.
+
+    Returns:
+        float: mean loss of a pair, before its update; 0 without pairs.
+
+    Raises:
+        TypeError, ValueError, IndexError: as gather. Both tables are then unchanged.
+
+    Source:
+        Mikolov et al., "Distributed Representations of Words and Phrases and their Compositionality", 2013;
+        Niu et al., "Hogwild!", 2011.
+    """
+    lr = _check.real("lr", lr, 0)
+    (centers, contexts, negatives, in_table, out_table), _ = _check.arrays(
+        "skipgram_step", centers, contexts, negatives, in_table, out_table
+    )
+    loss, pairs = _backend.kernels().skipgram_step(
+        centers, contexts, negatives, lr, in_table, out_table, _backend.threads()
+    )
+    return loss / pairs if pairs else 0.0
+
+
+def skipgram_epoch(
+    in_table: Floats,
+    out_table: Floats,
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    *,
+    window: int = 5,
+    negative: int = 5,
+    lr: float = 0.025,
+    lr_end: float | None = None,
+    shrink_windows: bool = True,
+    seed: int = 1,
+    progress: Callable[[int, float], object] | None = None,
+) -> float:
+    """One pass of skip-gram with negative sampling over encoded sentences, both tables updated in place.
+
+    Words are dropped by `sampling` first. Each word left is a centre; its contexts are the words within a window of its
+    sentence, drawn uniformly from 1 to `window`. The negatives of a centre are drawn once and shared by its contexts
+    (in_table[context] against out_table[centre] and out_table[negatives]); each window is one step on the summed loss
+    of its pairs, see skipgram_step. Draws depend on seed and position in `tokens` alone: with one thread and a seed the
+    result repeats bit for bit. Ctrl-C stops between blocks of words and leaves both tables usable.
+
+    Args:
+        in_table, out_table (float32 or float64[R, D]): R is the size of the vocabulary.
+        tokens (int32 or int64[T]): word numbers in [0, R), sentence after sentence.
+        offsets (int32 or int64[S + 1]): where each sentence starts in tokens, and T. Sentences may be of any length.
+        sampling (Sampling): how often words are kept and drawn, over R words.
+        window (int): most words to either side; default 5.
+        negative (int): negatives drawn for a centre; one equal to the centre is left out; default 5.
+        lr (float): learning rate at the first token; default 0.025.
+        lr_end (float): learning rate past the last, falling linearly; default: lr.
+        shrink_windows (bool): draw windows from 1 to `window`, as word2vec does; False: always `window`.
+        seed (int in [0, 2^64)): of all draws; default 1. Give each epoch its own.
+        progress (callable): called with the tokens done since the last call and the mean loss of a pair among them.
+
+    Returns:
+        float: mean loss of a pair of centre and context, its negatives included, in float64; 0 without pairs.
+
+    Raises:
+        TypeError, ValueError, IndexError: as gather; offsets as embedding_bag. Both tables are then unchanged.
+
+    Source:
+        word2vec.c (Mikolov et al. 2013); Ji et al., "Parallelizing Word2Vec in Shared and Distributed Memory", 2016.
+    """
+    window, negative = _check.integer("window", window, 1, 10_000), _check.integer("negative", negative, 0, 10_000)
+    lr = _check.real("lr", lr, 0)
+    lr_end = lr if lr_end is None else _check.real("lr_end", lr_end, 0)
+    seed = _check.integer("seed", seed, 0, 2**64 - 1)
+    if not isinstance(sampling, Sampling):
+        raise TypeError(f"sampling must be a hotrow.Sampling, not {type(sampling).__name__}")
+    (tokens, starts, keep, accept, other, in_table, out_table), dims = _check.arrays(
+        "skipgram_epoch", tokens, offsets, sampling.keep, sampling.alias_accept, sampling.alias_other,
+        in_table, out_table,
+    )  # fmt: skip
+    _check.offsets(starts, dims["T"], "tokens")
+
+    # In calls of about a tenth of a second, between which Python sees Ctrl-C. Where they are cut changes no result.
+    kernels, threads, total = _backend.kernels(), _backend.threads(), dims["T"]
+    block = kernels.tokens_per_block
+    begin, step, loss_sum, pairs = 0, block * threads, 0.0, 0
+    while begin < total:
+        end = min(begin + step, total)
+        started = time.perf_counter()
+        part, count = kernels.skipgram_epoch(
+            tokens, starts, keep, accept, other, window, negative, bool(shrink_windows), lr, lr_end, seed,
+            begin, end, in_table, out_table, threads,
+        )  # fmt: skip
+        elapsed = time.perf_counter() - started
+        loss_sum, pairs = loss_sum + part, pairs + count
+        if progress is not None:
+            progress(end - begin, part / count if count else 0.0)
+        begin = end
+        step = block * max(threads, min(2 * step // block, int(step / block * 0.1 / max(elapsed, 1e-6))))
+    return loss_sum / pairs if pairs else 0.0
