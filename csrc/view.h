@@ -4,6 +4,7 @@
 
 // Always inlined, so that no per-ISA object carries a copy the linker could hand to baseline code.
 #define HOTROW_INLINE inline __attribute__((always_inline))
+#define HOTROW_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace hotrow {
 
@@ -54,11 +55,11 @@ struct SkipGram {
 };
 
 // Scratch bytes that the skip-gram kernels need for one thread: words kept in a block and around it, the rows of a
-// window, its coefficients, one register of each row before and after its update, and drawn negatives.
+// window and its coefficients, input rows under way, and drawn negatives.
 constexpr int64_t kTokensPerBlock = 1024;
-HOTROW_INLINE int64_t skipgram_scratch_bytes(int64_t window, int64_t negative) {
+HOTROW_INLINE int64_t skipgram_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
     const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
-    return kept * 32 + (inputs + outputs + 8) * 16 + inputs * (outputs + 8) * 8 + inputs * 128 + outputs * 32 + 1024;
+    return kept * 32 + inputs * 24 + outputs * 40 + inputs * (outputs + 8) * 8 + inputs * cols * 8 + 4096;
 }
 
 struct Loss {

@@ -34,6 +34,7 @@ constexpr int lanes = kRegisterBytes / int(sizeof(T));
 template <class T>
 struct vector_of {
     typedef T type __attribute__((vector_size(kRegisterBytes)));
+    typedef T unaligned __attribute__((vector_size(kRegisterBytes), aligned(sizeof(T))));  // aliases T, as type does
 };
 template <class T>
 using pack = typename vector_of<T>::type;
@@ -54,13 +55,11 @@ using bits = typename bits_of<F>::type;
 
 template <class T>
 HOTROW_INLINE pack<T> load(const T* p) {
-    pack<T> a;
-    std::memcpy(&a, p, kRegisterBytes);
-    return a;
+    return *reinterpret_cast<const typename vector_of<T>::unaligned*>(p);
 }
 template <class T>
 HOTROW_INLINE void store(T* p, pack<T> a) {
-    std::memcpy(p, &a, kRegisterBytes);
+    *reinterpret_cast<typename vector_of<T>::unaligned*>(p) = a;
 }
 template <class T>
 HOTROW_INLINE pack<T> zero() {
@@ -68,7 +67,7 @@ HOTROW_INLINE pack<T> zero() {
 }
 template <class T>
 HOTROW_INLINE pack<T> broadcast(T x) {
-    return pack<T>{} + x;
+    return x - pack<T>{};  // x - 0 is x, also for -0 and NaN
 }
 template <class T>
 HOTROW_INLINE pack<T> select(pack<bits<T>> mask, pack<T> yes, pack<T> no) {

@@ -29,17 +29,18 @@ template <class F>
 struct Window {
     F** inputs;
     F** outputs;
-    pack<F>* before;  // the inputs at one register of columns, before
-    pack<F>* after;   // and after the update by the groups done so far
+    F** moving;  // rows that hold the inputs on their way when there are several groups
     F* coefficients;
     int64_t m = 0, n = 0, group_stride = 0;
 
-    HOTROW_INLINE Window(Scratch& scratch, int64_t max_inputs, int64_t max_outputs)
+    HOTROW_INLINE Window(Scratch& scratch, int64_t max_inputs, int64_t max_outputs, int64_t cols)
         : inputs(scratch.take<F*>(max_inputs)),
           outputs(scratch.take<F*>(max_outputs)),
-          before(scratch.take<pack<F>>(max_inputs)),
-          after(scratch.take<pack<F>>(max_inputs)),
-          coefficients(scratch.take<F>(max_inputs * (max_outputs + kOutputs) + lanes<F>)) {}
+          moving(scratch.take<F*>(max_inputs)),
+          coefficients(scratch.take<F>(max_inputs * (max_outputs + kOutputs) + lanes<F>)) {
+        F* const rows = scratch.take<F>(max_inputs * cols);
+        for (int64_t a = 0; a < max_inputs; ++a) moving[a] = rows + a * cols;
+    }
     HOTROW_INLINE F* group(int64_t first_output) { return coefficients + first_output / kOutputs * group_stride; }
     HOTROW_INLINE F& at(int64_t a, int64_t b) { return group(b)[a * kOutputs + b % kOutputs]; }
 };
@@ -63,7 +64,7 @@ HOTROW_INLINE void dot_tile(F* const* inputs, F* const* outputs, int64_t cols, F
     constexpr int L = lanes<F>;
     pack<F> acc[A * B];
     for (int i = 0; i < A * B; ++i) acc[i] = zero<F>();
-    const auto add = [&](auto at) {
+    const auto add = [&](auto at) HOTROW_INLINE_LAMBDA {
         pack<F> h[A];
         for (int a = 0; a < A; ++a) h[a] = at(inputs[a]);
         for (int b = 0; b < B; ++b) {
@@ -72,10 +73,10 @@ HOTROW_INLINE void dot_tile(F* const* inputs, F* const* outputs, int64_t cols, F
         }
     };
     int64_t d = 0;
-    for (; d + L <= cols; d += L) add([d](const F* row) { return load(row + d); });
+    for (; d + L <= cols; d += L) add([d](const F* row) HOTROW_INLINE_LAMBDA { return load(row + d); });
     if (d < cols) {
         const Tail<F> tail(int(cols - d));
-        add([d, tail](const F* row) { return load(row + d, tail); });
+        add([d, tail](const F* row) HOTROW_INLINE_LAMBDA { return load(row + d, tail); });
     }
     F sums[A * B + L];
     reduce_all<A * B>(acc, sums);
@@ -83,28 +84,34 @@ HOTROW_INLINE void dot_tile(F* const* inputs, F* const* outputs, int64_t cols, F
         for (int b = 0; b < B; ++b) dots[a * kOutputs + b] = sums[a * B + b];
 }
 
+// The dots of all m inputs with a group of B outputs; where B < kOutputs, what is left over comes out as `filler`.
+template <int B, class F>
+void dot_group(F* const* inputs, int64_t m, F* const* outputs, int64_t cols, F filler, F* dots) {
+    F* group[B];
+    for (int b = 0; b < B; ++b) group[b] = outputs[b];
+    int64_t a = 0;
+    for (; a + 2 <= m; a += 2) dot_tile<2, B>(inputs + a, group, cols, dots + a * kOutputs);
+    if (a < m) dot_tile<1, B>(inputs + a, group, cols, dots + a * kOutputs);
+    for (a = 0; a < m; ++a)
+        for (int b = B; b < kOutputs; ++b) dots[a * kOutputs + b] = filler;
+}
+
 // x[a, b] = -h[a] . o[0] for the positive, h[a] . o[b] for negatives: the loss is sum_ab softplus(x[a, b]) and
 // coefficient[a, b] = -lr d loss / d (h[a] . o[b]) = -+ lr sigmoid(x[a, b]).
 template <class F>
 HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, SoftplusSum<F>& loss) {
-    w.group_stride = w.m * kOutputs;
-    for (int64_t q = 0; q < w.n; q += kOutputs) {
-        F* x = w.group(q);
-        with_outputs(w.n - q, [&](auto width) {
-            constexpr int B = decltype(width)::value;
-            int64_t a = 0;
-            for (; a + 2 <= w.m; a += 2) dot_tile<2, B>(w.inputs + a, w.outputs + q, cols, x + a * kOutputs);
-            if (a < w.m) dot_tile<1, B>(w.inputs + a, w.outputs + q, cols, x + a * kOutputs);
-            for (a = 0; a < w.m; ++a)
-                for (int b = B; b < kOutputs; ++b) x[a * kOutputs + b] = ExpConstants<F>::lowest;
+    const int64_t m = w.m;
+    w.group_stride = m * kOutputs;
+    for (int64_t q = 0; q < w.n; q += kOutputs)
+        with_outputs(w.n - q, [&](auto width) HOTROW_INLINE_LAMBDA {
+            dot_group<decltype(width)::value>(w.inputs, m, w.outputs + q, cols, ExpConstants<F>::lowest, w.group(q));
         });
-    }
     F* const x = w.coefficients;
     const int64_t count = (w.n + kOutputs - 1) / kOutputs * w.group_stride;
-    for (int64_t a = 0; a < w.m; ++a) x[a * kOutputs] = -x[a * kOutputs];
-    for (int64_t i = count; i < count + lanes<F> - 1; ++i) x[i] = ExpConstants<F>::lowest;
+    for (int64_t a = 0; a < m; ++a) x[a * kOutputs] = -x[a * kOutputs];
+    store(x + count, broadcast<F>(ExpConstants<F>::lowest));
     for (int64_t i = 0; i < count; i += lanes<F>) store(x + i, sigmoid(load(x + i), loss) * -lr);
-    for (int64_t a = 0; a < w.m; ++a) x[a * kOutputs] = -x[a * kOutputs];
+    for (int64_t a = 0; a < m; ++a) x[a * kOutputs] = -x[a * kOutputs];
 }
 
 // A row that stands in a window twice has the same coefficients twice: add them up and keep one.
@@ -136,46 +143,52 @@ HOTROW_INLINE void merge_repeats(Window<F>& w) {
             }
 }
 
-// h[a, :] += sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :], both from the values
-// before the update. One pass over the columns: each row is loaded and stored once.
-template <class F>
-HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
-    const auto columns = [&](auto load_at, auto store_at) {
-        for (int64_t q = 0; q < w.n; q += kOutputs) {
-            const bool first = q == 0, last = q + kOutputs >= w.n;
-            const F* coefficient = w.group(q);
-            with_outputs(w.n - q, [&](auto width) {
-                constexpr int B = decltype(width)::value;
-                pack<F> o[B], updated[B];
-                for (int b = 0; b < B; ++b) updated[b] = o[b] = load_at(w.outputs[q + b]);
-                for (int64_t a = 0; a < w.m; ++a) {
-                    const pack<F> h = first ? load_at(w.inputs[a]) : w.before[a];
-                    pack<F> moved = first ? h : w.after[a];
-                    for (int b = 0; b < B; ++b) {
-                        const pack<F> c = broadcast(coefficient[a * kOutputs + b]);
-                        moved = fma(c, o[b], moved);
-                        updated[b] = fma(c, h, updated[b]);
-                    }
-                    if (last) {
-                        store_at(w.inputs[a], moved);
-                    } else {
-                        w.before[a] = h;
-                        w.after[a] = moved;
-                    }
-                }
-                for (int b = 0; b < B; ++b) store_at(w.outputs[q + b], updated[b]);
-            });
+// to[a, :] = from[a, :] + sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :] for a group of
+// B outputs. One pass over the columns: each row is loaded and stored once. `Alone`: from and to are h.
+template <int B, bool Alone, class F>
+void update_group(F* const* h, F* const* from, F* const* to, int64_t m, F* const* outputs, int64_t cols,
+                  const F* coefficient) {
+    F* o[B];
+    for (int b = 0; b < B; ++b) o[b] = outputs[b];
+    const auto columns = [&](auto load_at, auto store_at) HOTROW_INLINE_LAMBDA {
+        pack<F> before[B], after[B];
+        for (int b = 0; b < B; ++b) after[b] = before[b] = load_at(o[b]);
+        for (int64_t a = 0; a < m; ++a) {
+            const pack<F> x = load_at(h[a]);
+            pack<F> moved = Alone ? x : load_at(from[a]);
+            for (int b = 0; b < B; ++b) {
+                const pack<F> c = broadcast(coefficient[a * kOutputs + b]);
+                moved = fma(c, before[b], moved);
+                after[b] = fma(c, x, after[b]);
+            }
+            store_at(to[a], moved);
         }
+        for (int b = 0; b < B; ++b) store_at(o[b], after[b]);
     };
     int64_t d = 0;
     for (; d + lanes<F> <= cols; d += lanes<F>)
-        columns([d](F* row) { return load(static_cast<const F*>(row) + d); },
-                [d](F* row, pack<F> x) { store(row + d, x); });
+        columns([d](const F* row) HOTROW_INLINE_LAMBDA { return load(row + d); },
+                [d](F* row, pack<F> x) HOTROW_INLINE_LAMBDA { store(row + d, x); });
     if (d < cols) {
         const Tail<F> tail(int(cols - d));
-        columns([d, tail](F* row) { return load(static_cast<const F*>(row) + d, tail); },
-                [d, tail](F* row, pack<F> x) { store(row + d, x, tail); });
+        columns([d, tail](const F* row) HOTROW_INLINE_LAMBDA { return load(row + d, tail); },
+                [d, tail](F* row, pack<F> x) HOTROW_INLINE_LAMBDA { store(row + d, x, tail); });
     }
+}
+
+// h[a, :] += sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :], both from the values
+// before the update: the inputs stay as they are until the last group of outputs.
+template <class F>
+HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
+    const bool alone = w.n <= kOutputs;
+    for (int64_t q = 0; q < w.n; q += kOutputs)
+        with_outputs(w.n - q, [&](auto width) HOTROW_INLINE_LAMBDA {
+            constexpr int B = decltype(width)::value;
+            F** const from = q == 0 ? w.inputs : w.moving;
+            F** const to = q + kOutputs >= w.n ? w.inputs : w.moving;
+            if (alone) update_group<B, true>(w.inputs, from, to, w.m, w.outputs + q, cols, w.group(q));
+            else update_group<B, false>(w.inputs, from, to, w.m, w.outputs + q, cols, w.group(q));
+        });
 }
 
 template <class F>
@@ -192,7 +205,7 @@ template <class F, class I>
 void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, F lr, Range range, void* memory,
                    Mat<F> in_table, Mat<F> out_table, Loss& loss) {
     Scratch scratch{static_cast<char*>(memory)};
-    Window<F> w(scratch, 1, 1 + negatives.cols);
+    Window<F> w(scratch, 1, 1 + negatives.cols, in_table.cols);
     SoftplusSum<F> sum;
     for (int64_t i = range.begin; i < range.end; ++i) {
         w.m = w.n = 1;
@@ -276,7 +289,7 @@ void skipgram_epoch(const SkipGram<I>& job, Range range, void* memory, Mat<F> in
     constexpr int32_t ring = 4;
     Scratch scratch{static_cast<char*>(memory)};
     const KeptWords<I> kept(job, range, scratch);
-    Window<F> w(scratch, 2 * job.window, 1 + job.negative);
+    Window<F> w(scratch, 2 * job.window, 1 + job.negative, in_table.cols);
     I* const drawn = scratch.take<I>(ring * job.negative);
     const Draws windows(job.seed, Stream::window), negatives(job.seed, Stream::negative);
     const int64_t row_bytes = in_table.cols * int64_t(sizeof(F));

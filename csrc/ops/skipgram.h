@@ -37,7 +37,7 @@ Loss skipgram_step(const I* centers, const I* contexts, int64_t n, Mat<const I> 
     const auto kernel = kernels().get<F, I>().skipgram_step;
     const int64_t pair_bytes = 2 * (2 + negatives.cols) * in_table.cols * int64_t(sizeof(F));
     const int parts = useful_threads(n * pair_bytes, threads);
-    return hogwild(parts, skipgram_scratch_bytes(1, negatives.cols), parts, [&](int64_t task, void* scratch, Loss& loss) {
+    return hogwild(parts, skipgram_scratch_bytes(1, negatives.cols, in_table.cols), parts, [&](int64_t task, void* scratch, Loss& loss) {
         kernel(centers, contexts, negatives, F(lr), piece(n, int(task), parts), scratch, in_table, out_table, loss);
     });
 }
@@ -48,7 +48,7 @@ template <class F, class I>
 Loss skipgram_epoch(const SkipGram<I>& job, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
     const auto kernel = kernels().get<F, I>().skipgram_epoch;
     const int64_t first = range.begin / kTokensPerBlock, last = (range.end + kTokensPerBlock - 1) / kTokensPerBlock;
-    return hogwild(last - first, skipgram_scratch_bytes(job.window, job.negative),
+    return hogwild(last - first, skipgram_scratch_bytes(job.window, job.negative, in_table.cols),
                    int(std::min<int64_t>(threads, std::max<int64_t>(1, last - first))),
                    [&](int64_t task, void* scratch, Loss& loss) {
                        const int64_t begin = (first + task) * kTokensPerBlock;
