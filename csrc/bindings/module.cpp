@@ -131,13 +131,15 @@ py::tuple skipgram_epoch(const py::array& tokens, const py::array& offsets, cons
     return py::make_tuple(loss.sum, loss.pairs);
 }
 
-// The position of the first index outside [0, rows), or -1.
+// The position of the first index outside [0, rows) in C order, or -1.
 int64_t first_out_of_range(const py::array& indices, int64_t rows, int threads) {
     return with_index(indices, [&](auto i) {
         using I = typename decltype(i)::type;
-        const I* index = vector<I>(indices);
+        const I* index = static_cast<const I*>(indices.data());
         const int64_t n = indices.size();
-        py::gil_scoped_release nogil;
+        const bool small = useful_threads(n * int64_t(sizeof(I)), threads) == 1;
+        std::optional<py::gil_scoped_release> nogil;
+        if (!small) nogil.emplace();
         std::atomic<bool> bad{false};
         parallel_ranges(n, n * int64_t(sizeof(I)), threads, [&](Range range) {
             bool any = false;
@@ -149,6 +151,23 @@ int64_t first_out_of_range(const py::array& indices, int64_t rows, int threads) 
         while (uint64_t(int64_t(index[k])) < uint64_t(rows)) ++k;
         return k;
     });
+}
+
+// Whether the memory between the first and the last byte of two arrays meets.
+bool may_share_memory(const py::array& a, const py::array& b) {
+    const auto bounds = [](const py::array& x) {
+        const char* low = static_cast<const char*>(x.data());
+        const char* high = low + x.itemsize();
+        for (py::ssize_t axis = 0; axis < x.ndim(); ++axis) {
+            if (x.shape(axis) == 0) return std::make_pair(low, low);
+            const int64_t reach = (x.shape(axis) - 1) * x.strides(axis);
+            (reach < 0 ? low : high) += reach;
+        }
+        return std::make_pair(low, high);
+    };
+    const auto [a_low, a_high] = bounds(a);
+    const auto [b_low, b_high] = bounds(b);
+    return a_low < b_high && b_low < a_high && a_low < a_high && b_low < b_high;
 }
 
 }  // namespace
@@ -166,6 +185,7 @@ PYBIND11_MODULE(_native, m) {
     m.attr("OPS") = py::tuple(py::cast(names));
 
     m.def("first_out_of_range", &first_out_of_range);
+    m.def("may_share_memory", &may_share_memory);
     m.def("release_threads", &release_threads);
     m.def("built_isas", &built_isas);
     m.def("supported_isas", &supported_isas);

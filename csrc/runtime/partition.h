@@ -124,7 +124,10 @@ template <class I, class X>
 Partition<I> partition_sorted(const X* indices, int64_t n, int threads) {
     uint64_t highest = 0;
     for (int64_t i = 0; i < n; ++i) highest |= uint64_t(indices[i]);
-    const int bits = detail::bit_width(highest), shift = std::max(0, bits - kBucketBits), buckets = 1 << (bits - shift);
+    // Some 16 lookups a bucket, so that a small call does not pay for empty buckets.
+    const int bits = detail::bit_width(highest);
+    const int bucket_bits = std::min({bits, kBucketBits, std::max(0, detail::bit_width(uint64_t(n)) - 4)});
+    const int shift = bits - bucket_bits, buckets = 1 << bucket_bits;
     Partition<I> result{Buffer<Lookup<I>>(n), {}};
     Buffer<Lookup<I>> spare(n);
     std::vector<int> owner;

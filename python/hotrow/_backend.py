@@ -7,8 +7,6 @@ import os
 import warnings
 from types import ModuleType
 
-from hotrow import _threads
-
 NAMES = ("native", "numba")
 
 _kernels: ModuleType | None = None
@@ -103,7 +101,3 @@ def name() -> str:
     assert _name is not None
     return _name
 
-
-def threads() -> int:
-    """How many threads a call may use."""
-    return _threads.count

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hotrow import _backend
+from hotrow import _backend, _threads
 from hotrow._ops import FLOATS, INDICES, MODES, OPS, Arg
 
 Array = NDArray[Any]
@@ -31,19 +31,7 @@ _INT64_MAX = 2**63 - 1
 class _Spec:
     """An Arg with what the checks need of it worked out once."""
 
-    __slots__ = (
-        "any_rank",
-        "arg",
-        "bound",
-        "dims",
-        "dtypes",
-        "kind",
-        "name",
-        "rank",
-        "row_strided",
-        "widen",
-        "written",
-    )
+    __slots__ = ("any_rank", "arg", "dims", "dtypes", "kind", "name", "row_strided", "widen", "written")
 
     def __init__(self, arg: Arg) -> None:
         self.arg = arg
@@ -51,17 +39,25 @@ class _Spec:
         self.kind = arg.dtype
         self.dtypes = _DTYPES[arg.dtype]
         self.widen = arg.dtype == "int64"
-        self.rank = len(arg.shape)
         self.any_rank = arg.shape[0] == "..."
         self.dims = arg.shape
         self.written = arg.role != "in"
-        self.row_strided = arg.dtype == "F" and self.rank == 2
-        self.bound = arg.bound
+        self.row_strided = arg.dtype == "F" and len(arg.shape) == 2
 
 
 _SPECS = {op: tuple(_Spec(arg) for arg in args) for op, args in OPS.items()}
-# Everything a written array must not overlap: the other arguments.
-_WRITTEN = {op: tuple(i for i, spec in enumerate(specs) if spec.written) for op, specs in _SPECS.items()}
+_BOUNDED = {op: tuple((i, arg.name, arg.bound) for i, arg in enumerate(args) if arg.bound) for op, args in OPS.items()}
+# What is written must not overlap any argument that follows or any that is only read.
+_APART = {
+    op: tuple(
+        (i, j)
+        for i, written in enumerate(args)
+        if written.role != "in"
+        for j, other in enumerate(args)
+        if j > i or other.role == "in"
+    )
+    for op, args in OPS.items()
+}
 
 
 def arrays(op: str, *values: Any) -> tuple[list[Any], Dims]:
@@ -74,40 +70,39 @@ def arrays(op: str, *values: Any) -> tuple[list[Any], Dims]:
     dims: Dims = {}
     kinds: dict[str, np.dtype[Any]] = {}
     checked: list[Any] = []
-    specs = _SPECS[op]
-    for spec, value in zip(specs, values, strict=True):
-        if value is None:
+    for spec, a in zip(_SPECS[op], values):  # noqa: B905 - strict=True costs a tenth of a small call
+        if a is None:
             if spec.arg.optional:
                 checked.append(None)
                 continue
             if spec.arg.role == "out":
                 checked.append(_allocate(spec, dims, kinds))
                 continue
-        a = value if type(value) is np.ndarray else _as_array(spec, value)
+        if type(a) is not np.ndarray:
+            a = _as_array(spec, a)
         dtype = a.dtype
         if dtype not in spec.dtypes:
             names = " or ".join(d.name for d in spec.dtypes)
             raise TypeError(f"{spec.name} must be {names}, not {_dtype_name(dtype)}")
-        if kinds.setdefault(spec.kind, dtype) != dtype and not spec.widen:
-            first = next(s.name for s in specs if s.kind == spec.kind)
-            raise TypeError(f"{spec.name} must be {kinds[spec.kind].name} as {first} is, not {dtype.name}")
-        _check_shape(spec, a, dims)
-        if spec.row_strided or spec.any_rank:
+        kind = kinds.setdefault(spec.kind, dtype)
+        if kind is not dtype and kind != dtype and not spec.widen:
+            first = next(s.name for s in _SPECS[op] if s.kind == spec.kind)
+            raise TypeError(f"{spec.name} must be {kind.name} as {first} is, not {dtype.name}")
+        _check_shape(spec, a.shape, dims)
+        if not a.flags.carray:
             a = _check_layout(spec, a)
-        elif not a.flags.c_contiguous or not a.flags.aligned:
-            a = np.ascontiguousarray(a) if a.flags.aligned else a.copy()
-        if spec.written and not a.flags.writeable:
-            raise ValueError(f"{spec.name} is read-only and cannot be written")
         if spec.widen and dtype != np.int64:
             a = a.astype(np.int64)
         checked.append(a)
-    for spec, a in zip(specs, checked, strict=True):
-        if spec.bound is not None and a.size:
-            check_bounds(spec.name, a, _INT64_MAX if spec.bound == "int64" else dims[spec.bound])
-    for i in _WRITTEN[op]:
-        for j, other in enumerate(checked):
-            if i != j and other is not None and np.may_share_memory(checked[i], other):
-                _check_overlap(specs[i].name, checked[i], specs[j].name, other)
+    kernels = _backend.kernels()
+    for i, name, bound in _BOUNDED[op]:
+        rows = _INT64_MAX if bound == "int64" else dims[bound]
+        position = kernels.first_out_of_range(checked[i], rows, _threads.count)
+        if position >= 0:
+            _out_of_range(name, checked[i], position, rows)
+    for i, j in _APART[op]:
+        if checked[j] is not None and kernels.may_share_memory(checked[i], checked[j]):
+            _check_overlap(op, i, j, checked)
     return checked, dims
 
 
@@ -125,44 +120,49 @@ def _as_array(spec: _Spec, value: Any) -> Array:
     return np.asarray(value)
 
 
-def _check_shape(spec: _Spec, a: Array, dims: Dims) -> None:
-    shape = a.shape
+def _check_shape(spec: _Spec, shape: tuple[int, ...], dims: Dims) -> None:
+    letters = spec.dims
     if spec.any_rank:
-        if spec.dims == ("...",):
+        if len(letters) == 1:
             dims["..."] = shape
         elif shape != (expected := (*dims["..."], dims["D"])):
             raise ValueError(f"{spec.name} must have shape {expected}, not {shape}")
         return
-    if len(shape) != spec.rank:
-        raise TypeError(f"{spec.name} must have {spec.rank} dimension{'s' * (spec.rank > 1)}, not {len(shape)}")
-    for axis, letter in enumerate(spec.dims):
-        length = shape[axis]
-        if letter.endswith("+1"):
+    if len(shape) != len(letters):
+        rank = len(letters)
+        raise TypeError(f"{spec.name} must have {rank} dimension{'s' * (rank > 1)}, not {len(shape)}")
+    for letter, length in zip(letters, shape):  # noqa: B905 - as above; the lengths are equal
+        if letter in dims:
+            if dims[letter] != length:
+                _wrong_length(spec, letter, shape, dims[letter])
+        elif len(letter) == 1:
+            dims[letter] = length
+        else:  # "B+1"
             if length == 0:
                 raise ValueError(f"{spec.name} is empty: it must start with 0 and end with the number of lookups")
-            letter, length = letter[0], length - 1
-        if dims.setdefault(letter, length) != length:
-            expected = dims[letter] + (spec.dims[axis] != letter)
-            raise ValueError(
-                f"{spec.name} has {shape[axis]} {'rows' if axis == 0 and spec.rank == 2 else 'columns' if axis else 'entries'}"
-                f" where {expected} are expected ({spec.dims[axis]} of the arguments before it)"
-            )
+            dims[letter[0]] = length - 1
+
+
+def _wrong_length(spec: _Spec, letter: str, shape: tuple[int, ...], expected: int) -> None:
+    axis = next(k for k, other in enumerate(spec.dims) if other == letter and shape[k] != expected)
+    noun = ("rows", "columns")[axis] if len(shape) == 2 else "entries"
+    raise ValueError(f"{spec.name} has {shape[axis]} {noun} where the other arguments have {expected}")
 
 
 def _check_layout(spec: _Spec, a: Array) -> Array:
-    """Rows contiguous, any row stride; written rows apart from each other. Any rank: a C-contiguous output."""
-    if spec.any_rank:
-        if spec.written and a.ndim != 2 and not a.flags.c_contiguous:
-            raise ValueError(f"{spec.name} of {a.ndim} dimensions must be C-contiguous")
-        if not spec.written:
-            return a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C")
-        if a.ndim != 2:
-            return a
+    """What is not plainly contiguous, aligned and writable. Rows of matrices contiguous, written ones apart."""
+    if spec.written and not a.flags.writeable:
+        raise ValueError(f"{spec.name} is read-only and cannot be written")
+    if not (spec.row_strided or spec.written):
+        return a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C")
+    if a.ndim != 2:
+        if not a.flags.c_contiguous or not a.flags.aligned:
+            raise ValueError(f"{spec.name} of {a.ndim} dimensions must be C-contiguous and aligned")
+        return a
     row_stride, stride = a.strides
-    item = a.itemsize
-    if (stride != item and a.shape[1] > 1) or row_stride % item or not a.flags.aligned:
+    if (stride != a.itemsize and a.shape[1] > 1) or row_stride % a.itemsize or not a.flags.aligned:
         raise ValueError(f"the rows of {spec.name} must be contiguous and aligned: its strides are {a.strides} bytes")
-    if spec.written and a.shape[0] > 1 and abs(row_stride) < a.shape[1] * item:
+    if spec.written and a.shape[0] > 1 and abs(row_stride) < a.shape[1] * a.itemsize:
         raise ValueError(f"the rows of {spec.name} overlap: its strides are {a.strides} bytes")
     return a
 
@@ -172,19 +172,14 @@ def _allocate(spec: _Spec, dims: Dims, kinds: dict[str, np.dtype[Any]]) -> Array
     return np.empty(shape, kinds[spec.kind])
 
 
-def _check_overlap(written: str, a: Array, name: str, b: Array) -> None:
-    if np.shares_memory(a, b):
-        raise ValueError(f"{written} overlaps {name} in memory")
+def _check_overlap(op: str, i: int, j: int, checked: list[Any]) -> None:
+    if np.shares_memory(checked[i], checked[j]):
+        raise ValueError(f"{_SPECS[op][i].name} overlaps {_SPECS[op][j].name} in memory")
 
 
-def check_bounds(name: str, indices: Array, rows: int) -> None:
-    """IndexError unless every index lies in [0, rows); negative ones do not wrap."""
-    flat = indices.reshape(-1)
-    position = _backend.kernels().first_out_of_range(flat, rows, _backend.threads())
-    if position < 0:
-        return
-    value = int(flat[position])
-    at = ", ".join(str(int(i)) for i in np.unravel_index(position, indices.shape))
+def _out_of_range(name: str, indices: Array, position: int, rows: int) -> None:
+    value = indices.reshape(-1)[position]
+    at = ", ".join(str(i) for i in np.unravel_index(position, indices.shape))
     if rows == _INT64_MAX:
         raise IndexError(f"{name}[{at}] = {value} is negative")
     hint = " (negative indices do not wrap)" if value < 0 else ""

@@ -412,9 +412,11 @@ def skipgram_epoch(
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
+may_share_memory = np.may_share_memory
+
 
 def first_out_of_range(indices: Array, rows: int, threads: int) -> int:
-    """The position of the first index outside [0, rows), or -1."""
-    if 0 <= int(indices.min()) and int(indices.max()) < rows:
+    """The position of the first index outside [0, rows) in C order, or -1."""
+    if indices.size == 0 or (0 <= int(indices.min()) and int(indices.max()) < rows):
         return -1
     return int(np.flatnonzero((indices < 0) | (indices >= rows))[0])

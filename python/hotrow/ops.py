@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hotrow import _backend, _check
+from hotrow import _backend, _check, _threads
+from hotrow._ops import FLOATS
 from hotrow.sampling import Sampling
 
 Floats = NDArray[np.floating[Any]]
@@ -40,7 +41,7 @@ def empty_table(rows: int, width: int, dtype: Any = np.float32) -> Floats:
     """
     rows, width = _check.integer("rows", rows, 0), _check.integer("width", width, 0)
     dtype = np.dtype(dtype)
-    if dtype not in _check.FLOATS:
+    if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32 or float64, not {dtype}")
     per_line = 64 // dtype.itemsize
     padded = -(-width // per_line) * per_line
@@ -68,8 +69,11 @@ def gather(table: Floats, indices: ArrayLike, *, out: Floats | None = None) -> F
         IndexError: an index outside [0, R).
     """
     (table, rows, out), _ = _check.arrays("gather", table, indices, out)
-    flat = out if rows.ndim == 1 else out.reshape(-1, table.shape[1])
-    _backend.kernels().gather(table, rows.reshape(-1), flat, _backend.threads())
+    if rows.ndim == 1:
+        _backend.kernels().gather(table, rows, out, _threads.count)
+    else:
+        flat = out.reshape(-1, table.shape[1])
+        _backend.kernels().gather(table, rows.reshape(-1), flat, _threads.count)
     return out
 
 
@@ -118,7 +122,7 @@ def embedding_bag(
     (table, indices, starts, weights, out), dims = _check.arrays("embedding_bag", table, indices, offsets, weights, out)
     _check.offsets(starts, dims["N"])
     padding = _check.padding_idx(padding_idx, dims["R"])
-    _backend.kernels().embedding_bag(table, indices, starts, weights, number, padding, out, _backend.threads())
+    _backend.kernels().embedding_bag(table, indices, starts, weights, number, padding, out, _threads.count)
     return out  # type: ignore[return-value]
 
 
@@ -141,7 +145,7 @@ def scatter_add(table: Floats, indices: ArrayLike, grads: Floats, *, scale: floa
     scale = _check.real("scale", scale)
     (indices, grads, table), _ = _check.arrays("scatter_add", indices, grads, table)
     if len(grads):
-        _backend.kernels().scatter_add(indices, grads, scale, table, _backend.threads())
+        _backend.kernels().scatter_add(indices, grads, scale, table, _threads.count)
 
 
 def coalesce(indices: ArrayLike, grads: Floats) -> SparseGrad:
@@ -167,7 +171,7 @@ def coalesce(indices: ArrayLike, grads: Floats) -> SparseGrad:
     (indices, grads), _ = _check.arrays("coalesce", indices, grads)
     if len(grads) == 0:
         return SparseGrad(np.empty(0, indices.dtype), np.empty(grads.shape, grads.dtype))  # type: ignore[union-attr]
-    return SparseGrad(*_backend.kernels().coalesce(indices, grads, _backend.threads()))
+    return SparseGrad(*_backend.kernels().coalesce(indices, grads, _threads.count))
 
 
 def sgd_step(table: Floats, indices: ArrayLike, grads: Floats, *, lr: float) -> None:
@@ -187,7 +191,7 @@ def sgd_step(table: Floats, indices: ArrayLike, grads: Floats, *, lr: float) -> 
     lr = _check.real("lr", lr, 0)
     (indices, grads, table), _ = _check.arrays("sgd_step", indices, grads, table)
     if len(grads):
-        _backend.kernels().sgd_step(indices, grads, lr, table, _backend.threads())
+        _backend.kernels().sgd_step(indices, grads, lr, table, _threads.count)
 
 
 def skipgram_step(
@@ -231,7 +235,7 @@ def skipgram_step(
         "skipgram_step", centers, contexts, negatives, in_table, out_table
     )
     loss, pairs = _backend.kernels().skipgram_step(
-        centers, contexts, negatives, lr, in_table, out_table, _backend.threads()
+        centers, contexts, negatives, lr, in_table, out_table, _threads.count
     )
     return loss / pairs if pairs else 0.0
 
@@ -294,7 +298,7 @@ def skipgram_epoch(
     _check.offsets(starts, dims["T"], "tokens")
 
     # In calls of about a tenth of a second, between which Python sees Ctrl-C. Where they are cut changes no result.
-    kernels, threads, total = _backend.kernels(), _backend.threads(), dims["T"]
+    kernels, threads, total = _backend.kernels(), _threads.count, dims["T"]
     block = kernels.tokens_per_block
     begin, step, loss_sum, pairs = 0, block * threads, 0.0, 0
     while begin < total:
