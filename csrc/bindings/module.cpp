@@ -140,13 +140,12 @@ int64_t first_out_of_range(const py::array& indices, int64_t rows, int threads) 
         const bool small = useful_threads(n * int64_t(sizeof(I)), threads) == 1;
         std::optional<py::gil_scoped_release> nogil;
         if (!small) nogil.emplace();
-        std::atomic<bool> bad{false};
+        const auto all_below = kernels().get<float, I>().all_below;
+        std::atomic<bool> good{true};
         parallel_ranges(n, n * int64_t(sizeof(I)), threads, [&](Range range) {
-            bool any = false;
-            for (int64_t k = range.begin; k < range.end; ++k) any |= uint64_t(int64_t(index[k])) >= uint64_t(rows);
-            if (any) bad = true;
+            if (!all_below(index, range, rows)) good = false;
         });
-        if (!bad) return int64_t(-1);
+        if (good) return int64_t(-1);
         int64_t k = 0;
         while (uint64_t(int64_t(index[k])) < uint64_t(rows)) ++k;
         return k;

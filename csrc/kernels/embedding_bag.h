@@ -29,20 +29,22 @@ HOTROW_INLINE pack<F> max_or_nan(pack<F> kept, pack<F> x) {
 
 template <bool Max, bool Weighted, class F, class I>
 HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range, Mat<F> out) {
-    const int64_t ahead = lookahead<F>(table.cols), row_bytes = table.cols * int64_t(sizeof(F));
-    const int64_t lookups_end = bags.offsets[range.end];
+    const int64_t ahead = lookahead<F>(table.cols), last_lookup = bags.offsets[range.end] - 1;
+    const I* const indices = bags.indices;
+    const int64_t padding_idx = bags.padding_idx;
     for (int64_t b = range.begin; b < range.end; ++b) {
         const int64_t begin = bags.offsets[b], end = bags.offsets[b + 1];
         const F factor = bag_factor(bags, begin, end);
-        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) {
+        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
             constexpr int N = decltype(width)::value;
             pack<F> acc[N];
             for (int k = 0; k < N; ++k) acc[k] = zero<F>();
             bool empty = true;
             for (int64_t j = begin; j < end; ++j) {
-                if (d == 0 && j + ahead < lookups_end) prefetch(table.row(bags.indices[j + ahead]), row_bytes);
-                if (int64_t(bags.indices[j]) == bags.padding_idx) continue;
-                const F* row = table.row(bags.indices[j]) + d;
+                const int64_t next = j + ahead < last_lookup ? j + ahead : last_lookup;
+                prefetch_block<N>(table.row(indices[next]) + d, tail);
+                if (int64_t(indices[j]) == padding_idx) continue;
+                const F* row = table.row(indices[j]) + d;
                 for (int k = 0; k < N; ++k) {
                     pack<F> x = load_block<N>(row, k, tail);
                     if constexpr (Weighted) x *= bags.weights[j];

@@ -21,7 +21,7 @@ void gather(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
         if (i + ahead < range.end) prefetch(table.row(indices[i + ahead]), row_bytes);
         const F* source = table.row(indices[i]);
         F* target = out.row(i);
-        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) {
+        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
             constexpr int N = decltype(width)::value;
             pack<F> block[N];
             for (int k = 0; k < N; ++k) block[k] = load_block<N>(source + d, k, tail);

@@ -18,7 +18,7 @@ void scatter_add(const Lookup<I>* lookups, Mat<const F> grads, F scale, Range ra
         }
         const F* grad = grads.row(lookups[i].position);
         F* row = table.row(lookups[i].row);
-        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) {
+        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
             constexpr int N = decltype(width)::value;
             for (int k = 0; k < N; ++k)
                 store_block<N>(row + d, k,
@@ -45,7 +45,7 @@ template <class F, class I, class Use>
 HOTROW_INLINE void sum_run(const Lookup<I>* lookups, Mat<const F> grads, int64_t first, int64_t last, int64_t end,
                            Use&& use) {
     const int64_t ahead = lookahead<F>(grads.cols), row_bytes = grads.cols * int64_t(sizeof(F));
-    for_blocks<F>(grads.cols, [&](auto width, int64_t d, Tail<F> tail) {
+    for_blocks<F>(grads.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
         constexpr int N = decltype(width)::value;
         pack<F> sum[N];
         for (int k = 0; k < N; ++k) sum[k] = load_block<N>(grads.row(lookups[first].position) + d, k, tail);
@@ -63,9 +63,9 @@ HOTROW_INLINE void sum_run(const Lookup<I>* lookups, Mat<const F> grads, int64_t
 template <class F, class I>
 void coalesce(const Lookup<I>* lookups, Mat<const F> grads, Range range, Mat<F> values) {
     int64_t u = 0;
-    for_runs(lookups, range, [&](I, int64_t first, int64_t last) {
+    for_runs(lookups, range, [&](I, int64_t first, int64_t last) HOTROW_INLINE_LAMBDA {
         F* value = values.row(u++);
-        sum_run(lookups, grads, first, last, range.end, [&](auto width, int64_t d, Tail<F> tail, const pack<F>* sum) {
+        sum_run(lookups, grads, first, last, range.end, [&](auto width, int64_t d, Tail<F> tail, const pack<F>* sum) HOTROW_INLINE_LAMBDA {
             constexpr int N = decltype(width)::value;
             for (int k = 0; k < N; ++k) store_block<N>(value + d, k, sum[k], tail);
         });

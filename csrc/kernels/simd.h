@@ -53,6 +53,17 @@ struct bits_of<double> {
 template <class F>
 using bits = typename bits_of<F>::type;
 
+template <class I>
+struct unsigned_of;
+template <>
+struct unsigned_of<int32_t> {
+    using type = uint32_t;
+};
+template <>
+struct unsigned_of<int64_t> {
+    using type = uint64_t;
+};
+
 template <class T>
 HOTROW_INLINE pack<T> load(const T* p) {
     return *reinterpret_cast<const typename vector_of<T>::unaligned*>(p);
@@ -197,6 +208,15 @@ template <int N, class T>
 HOTROW_INLINE void store_block(T* p, int k, pack<T> a, Tail<T> tail) {
     if (k + 1 < N) store(p + k * lanes<T>, a);
     else store(p + k * lanes<T>, a, tail);
+}
+
+// Fetches the cache lines of a block of N registers ahead of its use: one for each 64 bytes, the last of them for the
+// last element. (A block across one line more than it has registers misses that line: cheaper than asking twice.)
+template <int N, bool Write = false, class T>
+HOTROW_INLINE void prefetch_block(const T* p, Tail<T> tail) {
+    for (int i = 0; i + 64 / int(sizeof(T)) < N * lanes<T>; i += 64 / int(sizeof(T)))
+        __builtin_prefetch(p + i, Write, 3);
+    __builtin_prefetch(p + (N - 1) * lanes<T> + tail.count - 1, Write, 3);
 }
 
 // Transposing reduction. Each of a and b holds lanes<T> / Group partial groups of Group lanes; the result holds those

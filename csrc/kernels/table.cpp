@@ -1,6 +1,7 @@
 // Compiled once per instruction set; exports exactly one symbol, hotrow::<isa>::kernels.
 #include "table.h"
 
+#include "kernels/bounds.h"
 #include "kernels/embedding_bag.h"
 #include "kernels/gather.h"
 #include "kernels/optim.h"
@@ -15,6 +16,7 @@ namespace HOTROW_ISA {
 namespace {
 template <class F, class I>
 constexpr Ops<F, I> ops = {
+    &all_below<I>,
 #define HOTROW_OP(name, signature) &name<F, I>,
 #include "ops.def"
 #undef HOTROW_OP
