@@ -16,13 +16,14 @@ HOTROW_INLINE int64_t lookahead(int64_t cols) {
 // out[i, :] = table[indices[i], :]
 template <class F, class I>
 void gather(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
-    const int64_t ahead = lookahead<F>(table.cols), row_bytes = table.cols * int64_t(sizeof(F));
+    const int64_t ahead = lookahead<F>(table.cols), last = range.end - 1;
     for (int64_t i = range.begin; i < range.end; ++i) {
-        if (i + ahead < range.end) prefetch(table.row(indices[i + ahead]), row_bytes);
-        const F* source = table.row(indices[i]);
-        F* target = out.row(i);
+        const F* const next = table.row(indices[i + ahead < last ? i + ahead : last]);
+        const F* const source = table.row(indices[i]);
+        F* const target = out.row(i);
         for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
             constexpr int N = decltype(width)::value;
+            prefetch_block<N>(next + d, tail);
             pack<F> block[N];
             for (int k = 0; k < N; ++k) block[k] = load_block<N>(source + d, k, tail);
             for (int k = 0; k < N; ++k) store_block<N>(target + d, k, block[k], tail);

@@ -10,16 +10,17 @@ namespace {
 // table[row, :] += scale * grads[position, :] for each lookup, in the order given (ascending position per row).
 template <class F, class I>
 void scatter_add(const Lookup<I>* lookups, Mat<const F> grads, F scale, Range range, Mat<F> table) {
-    const int64_t ahead = lookahead<F>(table.cols), row_bytes = table.cols * int64_t(sizeof(F));
+    const int64_t ahead = lookahead<F>(table.cols), last = range.end - 1;
     for (int64_t i = range.begin; i < range.end; ++i) {
-        if (i + ahead < range.end) {
-            prefetch(grads.row(lookups[i + ahead].position), row_bytes);
-            prefetch<true>(table.row(lookups[i + ahead].row), row_bytes);
-        }
-        const F* grad = grads.row(lookups[i].position);
-        F* row = table.row(lookups[i].row);
+        const Lookup<I> next = lookups[i + ahead < last ? i + ahead : last];
+        const F* const next_grad = grads.row(next.position);
+        const F* const next_row = table.row(next.row);
+        const F* const grad = grads.row(lookups[i].position);
+        F* const row = table.row(lookups[i].row);
         for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
             constexpr int N = decltype(width)::value;
+            prefetch_block<N>(next_grad + d, tail);
+            prefetch_block<N, true>(next_row + d, tail);
             for (int k = 0; k < N; ++k)
                 store_block<N>(row + d, k,
                                load_block<N>(static_cast<const F*>(row) + d, k, tail) +
@@ -44,13 +45,13 @@ HOTROW_INLINE void for_runs(const Lookup<I>* lookups, Range range, Each&& each) 
 template <class F, class I, class Use>
 HOTROW_INLINE void sum_run(const Lookup<I>* lookups, Mat<const F> grads, int64_t first, int64_t last, int64_t end,
                            Use&& use) {
-    const int64_t ahead = lookahead<F>(grads.cols), row_bytes = grads.cols * int64_t(sizeof(F));
+    const int64_t ahead = lookahead<F>(grads.cols);
     for_blocks<F>(grads.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
         constexpr int N = decltype(width)::value;
         pack<F> sum[N];
         for (int k = 0; k < N; ++k) sum[k] = load_block<N>(grads.row(lookups[first].position) + d, k, tail);
         for (int64_t i = first; i < last; ++i) {
-            if (d == 0 && i + ahead < end) prefetch(grads.row(lookups[i + ahead].position), row_bytes);
+            prefetch_block<N>(grads.row(lookups[i + ahead < end ? i + ahead : end - 1].position) + d, tail);
             if (i == first) continue;
             const F* grad = grads.row(lookups[i].position) + d;
             for (int k = 0; k < N; ++k) sum[k] += load_block<N>(grad, k, tail);

@@ -84,7 +84,7 @@ def _choose() -> ModuleType:
             warnings.warn(
                 "hotrow was installed without its native kernels: it runs on Numba, which is slower",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,  # the caller of the operator
             )
     assert _kernels is not None
     return _kernels
@@ -100,4 +100,3 @@ def name() -> str:
     kernels()
     assert _name is not None
     return _name
-

@@ -115,7 +115,7 @@ def _embedding_bag(table, indices, offsets, weights, weighted, mode, padding_idx
                 for d in range(target.size):
                     target[d] += source[d] * w
             count += 1
-        if mode == _MEAN or mode == _SQRTN:
+        if mode in (_MEAN, _SQRTN):
             if mode == _SQRTN:
                 divisor = math.sqrt(divisor)
             factor = weights.dtype.type(1 / divisor) if divisor != 0 else weights.dtype.type(0)
@@ -417,6 +417,6 @@ may_share_memory = np.may_share_memory
 
 def first_out_of_range(indices: Array, rows: int, threads: int) -> int:
     """The position of the first index outside [0, rows) in C order, or -1."""
-    if indices.size == 0 or (0 <= int(indices.min()) and int(indices.max()) < rows):
+    if indices.size == 0 or (indices.min() >= 0 and indices.max() < rows):
         return -1
     return int(np.flatnonzero((indices < 0) | (indices >= rows))[0])

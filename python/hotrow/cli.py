@@ -91,10 +91,10 @@ def _demo(args: argparse.Namespace) -> int:
     print(f"Skip-gram with negative sampling, {args.size} dimensions, {epochs} epochs, {threads} threads", flush=True)
     trained = train_skipgram(corpus, vector_size=args.size, epochs=epochs, sample=args.sample, seed=args.seed)
     state = "" if trained.complete else " (stopped early)"
+    losses = " -> ".join(f"{loss:.3f}" for loss in (trained.losses[:1] + trained.losses[1:][-1:])) or "none"
+    rate = trained.tokens / trained.seconds / 1e6
     print(
-        f"{trained.tokens:,} words in {trained.seconds:.2f} s: {trained.tokens / trained.seconds / 1e6:.1f} million "
-        f"words/s{state}; mean loss of a pair {', '.join(f'{x:.3f}' for x in trained.losses[:1] + trained.losses[1:][-1:])}"
-        "\n"
+        f"{trained.tokens:,} words in {trained.seconds:.2f} s: {rate:.1f} million words/s{state}; mean loss {losses}\n"
     )
     vectors = WordVectors(corpus.words, trained.vectors)
     for word in args.words or _telling_words(vectors):

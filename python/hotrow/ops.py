@@ -123,7 +123,7 @@ def embedding_bag(
     _check.offsets(starts, dims["N"])
     padding = _check.padding_idx(padding_idx, dims["R"])
     _backend.kernels().embedding_bag(table, indices, starts, weights, number, padding, out, _threads.count)
-    return out  # type: ignore[return-value]
+    return out
 
 
 def scatter_add(table: Floats, indices: ArrayLike, grads: Floats, *, scale: float = 1.0) -> None:
@@ -168,10 +168,10 @@ def coalesce(indices: ArrayLike, grads: Floats) -> SparseGrad:
     Source:
         torch.Tensor.coalesce.
     """
-    (indices, grads), _ = _check.arrays("coalesce", indices, grads)
+    (rows, grads), _ = _check.arrays("coalesce", indices, grads)
     if len(grads) == 0:
-        return SparseGrad(np.empty(0, indices.dtype), np.empty(grads.shape, grads.dtype))  # type: ignore[union-attr]
-    return SparseGrad(*_backend.kernels().coalesce(indices, grads, _threads.count))
+        return SparseGrad(rows[:0].copy(), grads[:0].copy())
+    return SparseGrad(*_backend.kernels().coalesce(rows, grads, _threads.count))
 
 
 def sgd_step(table: Floats, indices: ArrayLike, grads: Floats, *, lr: float) -> None:

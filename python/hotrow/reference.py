@@ -4,6 +4,7 @@ against. Same names and arguments as hotrow.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ U64 = np.uint64
 
 def one_hot(indices: ArrayLike, rows: int) -> F64:
     """One row per index, 1 in the column of that index and 0 elsewhere."""
-    return (np.asarray(indices)[..., None] == np.arange(rows)).astype(np.float64)
+    hot: F64 = (np.asarray(indices)[..., None] == np.arange(rows)).astype(np.float64)
+    return hot
 
 
 def gather(table: F64, indices: ArrayLike) -> F64:
     """one_hot(indices) @ table"""
-    return one_hot(indices, len(table)) @ table
+    rows: F64 = one_hot(indices, len(table)) @ table
+    return rows
 
 
 def embedding_bag(
@@ -49,11 +52,12 @@ def embedding_bag(
             if mine.any():
                 pooled[b] = (w[mine, None] * (one_hot(i[mine], len(table)) @ table)).max(axis=0)
         return pooled
-    bag = (member * w) @ one_hot(i, len(table)) @ table
+    bag: F64 = (member * w) @ one_hot(i, len(table)) @ table
     if mode == "sum":
         return bag
     divisor = (member * w).sum(axis=1) if mode == "mean" else np.sqrt((member * w**2).sum(axis=1))
-    return np.divide(bag, divisor[:, None], out=np.zeros_like(bag), where=divisor[:, None] != 0)
+    factor = np.divide(1.0, divisor, out=np.zeros_like(divisor), where=divisor != 0)
+    return np.where(factor[:, None] != 0, bag * factor[:, None], 0.0)
 
 
 def scatter_add(table: F64, indices: ArrayLike, grads: F64, *, scale: float = 1.0) -> None:
@@ -120,7 +124,7 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def draws(seed: int, stream: int, indices: ArrayLike) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """SplitMix64 draws of a stream (1 keep, 2 window, 3 negative) as their upper and lower 32 bits; all wraps at 2^64."""
+    """SplitMix64 draws of a stream (1 keep, 2 window, 3 negative): their upper and their lower 32 bits."""
     key = _mix(np.array([(seed + stream * 0x9E3779B97F4A7C15) % 2**64], U64))
     x = _mix(key + (np.asarray(indices, U64) + U64(1)) * U64(0x9E3779B97F4A7C15))
     return x >> U64(32), x & U64(0xFFFFFFFF)
@@ -153,7 +157,7 @@ def skipgram_epoch(
     drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, negative)
     slope = ((lr if lr_end is None else lr_end) - lr) / max(words.size, 1)
     loss, pairs = 0.0, 0
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts):
         sentence: list[Any] = [p for p in range(begin, end) if kept[p]]
         for t, p in enumerate(sentence):
             near = sentence[max(0, t - reach[p]) : t] + sentence[t + 1 : t + 1 + reach[p]]

@@ -65,7 +65,8 @@ class Sampling:
 
 def _threshold(probability: NDArray[np.float64]) -> NDArray[np.uint32]:
     """The largest 32-bit draw that counts as a success."""
-    return np.clip(np.rint(probability * 2.0**32) - 1, 0, 2**32 - 1).astype(np.uint32)
+    threshold: NDArray[np.uint32] = np.clip(np.rint(probability * 2.0**32) - 1, 0, 2**32 - 1).astype(np.uint32)
+    return threshold
 
 
 def _alias_table(probability: NDArray[np.float64]) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:

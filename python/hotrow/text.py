@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import importlib
 import lzma
 import os
 import re
@@ -61,11 +63,9 @@ def python_sentences() -> Iterator[list[str]]:
     """English that ships with Python: the language reference in pydoc_data.topics and the standard library's
     docstrings, a paragraph a sentence.
     """
-    try:
-        from pydoc_data.topics import topics  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:  # left out by some distributions
-        topics = {}
-    texts = list(topics.values())
+    texts: list[str] = []
+    with contextlib.suppress(ImportError):  # some distributions leave it out
+        texts += importlib.import_module("pydoc_data.topics").topics.values()
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         if not {"site-packages", "dist-packages", "test", "tests", "idle_test"} & set(path.relative_to(library).parts):

@@ -41,7 +41,8 @@ class WordVectors:
 
     def __getitem__(self, word: str) -> Floats:
         """The vector of a word (a view); KeyError if it is not in the vocabulary."""
-        return self.vectors[self._row(word)]
+        vector: Floats = self.vectors[self._row(word)]
+        return vector
 
     def _row(self, word: str) -> int:
         try:
