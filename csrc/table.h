@@ -8,7 +8,7 @@ namespace hotrow {
 
 template <class F, class I>
 struct Ops {
-    bool (*all_below)(const I* indices, Range range, int64_t rows);  // not an operator: what their checks need
+    bool (*all_below)(const I* indices, Range range, uint64_t rows);  // not an operator: what their checks need
 #define HOTROW_OP(name, signature) void(*name) signature;
 #include "ops.def"
 #undef HOTROW_OP

@@ -5,6 +5,8 @@
 // Always inlined, so that no per-ISA object carries a copy the linker could hand to baseline code.
 #define HOTROW_INLINE inline __attribute__((always_inline))
 #define HOTROW_INLINE_LAMBDA __attribute__((always_inline))
+// A loop of its own function: twenty widths of it in one function would share its registers and spill.
+#define HOTROW_OWN_FUNCTION __attribute__((noinline))
 
 namespace hotrow {
 

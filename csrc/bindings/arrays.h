@@ -50,12 +50,14 @@ const T* vector(const py::array& a) {
     return static_cast<const T*>(a.data());
 }
 
+// NumPy gives strides no meaning where there is nothing to step over: they are looked at only beyond one row or column.
 template <class T>
 Mat<const T> matrix(const py::array& a) {
-    if (a.ndim() != 2 || a.itemsize() != int64_t(sizeof(T)) || (a.shape(1) > 1 && a.strides(1) != a.itemsize()) ||
-        a.strides(0) % a.itemsize() != 0)
+    if (a.ndim() != 2 || a.itemsize() != int64_t(sizeof(T))) unexpected("a matrix");
+    const int64_t rows = a.shape(0), cols = a.shape(1);
+    if (a.size() > 0 && ((cols > 1 && a.strides(1) != a.itemsize()) || (rows > 1 && a.strides(0) % a.itemsize() != 0)))
         unexpected("a matrix with contiguous rows");
-    return {static_cast<const T*>(a.data()), a.shape(0), a.shape(1), a.strides(0) / a.itemsize()};
+    return {static_cast<const T*>(a.data()), rows, cols, rows > 1 ? a.strides(0) / a.itemsize() : cols};
 }
 
 template <class T>

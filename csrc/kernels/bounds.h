@@ -8,10 +8,10 @@ namespace {
 // Whether 0 <= indices[i] < rows for all i. The sign of x | (rows - 1 - x) is set just for x < 0 and x >= rows, which
 // every ISA can compute on a whole register. Four sums, because one would wait for itself.
 template <class I>
-bool all_below(const I* indices, Range range, int64_t rows) {
+bool all_below(const I* indices, Range range, uint64_t rows) {
     using U = typename unsigned_of<I>::type;  // wraps; each operand's sign bit is what counts
-    constexpr int64_t highest = sizeof(I) == 4 ? INT32_MAX : INT64_MAX;
-    const U last = U(rows - 1 < highest ? rows - 1 : highest);
+    constexpr uint64_t highest = U(-1) >> 1;
+    const U last = rows <= highest ? U(rows - 1) : U(highest);
     const U* const x = reinterpret_cast<const U*>(indices);
     constexpr int N = 4;
     pack<U> signs[N] = {};

@@ -27,37 +27,55 @@ HOTROW_INLINE pack<F> max_or_nan(pack<F> kept, pack<F> x) {
     return select<F>((x > kept) | (x != x), x, kept);
 }
 
+// Adds one lookup to the N registers of its bag.
+template <bool Max, int N, class F>
+HOTROW_INLINE void pool_row(const F* row, F weight, bool weighted, bool first, Tail<F> tail, pack<F>* acc) {
+    HOTROW_UNROLL
+    for (int k = 0; k < N; ++k) {
+        pack<F> x = load_block<N>(row, k, tail);
+        if (weighted) x *= weight;
+        if constexpr (Max) acc[k] = first ? x : max_or_nan<F>(acc[k], x);
+        else acc[k] += x;
+    }
+}
+
 template <bool Max, bool Weighted, class F, class I>
 HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range, Mat<F> out) {
-    const int64_t ahead = lookahead<F>(table.cols), last_lookup = bags.offsets[range.end] - 1;
-    const I* const indices = bags.indices;
-    const int64_t padding_idx = bags.padding_idx;
-    for (int64_t b = range.begin; b < range.end; ++b) {
-        const int64_t begin = bags.offsets[b], end = bags.offsets[b + 1];
-        const F factor = bag_factor(bags, begin, end);
-        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
-            constexpr int N = decltype(width)::value;
+    const int64_t ahead = lookahead<F>(table.cols), lookups_end = bags.offsets[range.end];
+    for_blocks<F>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+        constexpr int N = decltype(width)::value;
+        // In cache this loop is bound by loads: everything in it but rows and indices has to be in a register.
+        const F* const base = table.data + d;
+        const int64_t stride = table.stride, fetch = ahead;
+        const I padding = bags.padding_idx == I(bags.padding_idx) ? I(bags.padding_idx) : I(-1);
+        for (int64_t b = range.begin; b < range.end; ++b) {
+            const int64_t begin = bags.offsets[b], end = bags.offsets[b + 1];
             pack<F> acc[N];
+            HOTROW_UNROLL
             for (int k = 0; k < N; ++k) acc[k] = zero<F>();
-            bool empty = true;
-            for (int64_t j = begin; j < end; ++j) {
-                const int64_t next = j + ahead < last_lookup ? j + ahead : last_lookup;
-                prefetch_block<N>(table.row(indices[next]) + d, tail);
-                if (int64_t(indices[j]) == padding_idx) continue;
-                const F* row = table.row(indices[j]) + d;
-                for (int k = 0; k < N; ++k) {
-                    pack<F> x = load_block<N>(row, k, tail);
-                    if constexpr (Weighted) x *= bags.weights[j];
-                    if constexpr (Max) acc[k] = empty ? x : max_or_nan<F>(acc[k], x);
-                    else acc[k] += x;
-                }
-                empty = false;
+            bool first = true;
+            const auto add = [&](const I* j) HOTROW_INLINE_LAMBDA {
+                if (*j == padding) return;
+                const F weight = Weighted ? bags.weights[j - bags.indices] : F(1);
+                pool_row<Max, N>(base + *j * stride, weight, Weighted, first, tail, acc);
+                first = false;
+            };
+            const I *j = bags.indices + begin, *const stop = bags.indices + end;
+            const I* const fetch_stop = lookups_end - end < fetch ? bags.indices + lookups_end - fetch : stop;
+            for (; j < fetch_stop; ++j) {
+                prefetch_block<N>(base + j[fetch] * stride, tail);
+                add(j);
             }
-            for (int k = 0; k < N; ++k)
-                store_block<N>(out.row(b) + d, k, factor == F(1) ? acc[k] : factor == F(0) ? zero<F>() : acc[k] * factor,
-                               tail);
-        });
-    }
+            for (; j < stop; ++j) add(j);
+            const F factor = bag_factor(bags, begin, end);
+            if (factor != F(1)) {
+                HOTROW_UNROLL
+                for (int k = 0; k < N; ++k) acc[k] = factor == F(0) ? zero<F>() : acc[k] * factor;
+            }
+            HOTROW_UNROLL
+            for (int k = 0; k < N; ++k) store_block<N>(out.row(b) + d, k, acc[k], tail);
+        }
+    });
 }
 
 // sum:   out[b, :] = sum_j w[j] table[indices[j], :]          j in offsets[b] .. offsets[b + 1] - 1, ascending,

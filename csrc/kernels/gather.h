@@ -17,18 +17,19 @@ HOTROW_INLINE int64_t lookahead(int64_t cols) {
 template <class F, class I>
 void gather(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
     const int64_t ahead = lookahead<F>(table.cols), last = range.end - 1;
-    for (int64_t i = range.begin; i < range.end; ++i) {
-        const F* const next = table.row(indices[i + ahead < last ? i + ahead : last]);
-        const F* const source = table.row(indices[i]);
-        F* const target = out.row(i);
-        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
-            constexpr int N = decltype(width)::value;
-            prefetch_block<N>(next + d, tail);
+    for_blocks<F>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+        constexpr int N = decltype(width)::value;
+        for (int64_t i = range.begin; i < range.end; ++i) {
+            prefetch_block<N>(table.row(indices[i + ahead < last ? i + ahead : last]) + d, tail);
+            const F* const source = table.row(indices[i]) + d;
+            F* const target = out.row(i) + d;
             pack<F> block[N];
-            for (int k = 0; k < N; ++k) block[k] = load_block<N>(source + d, k, tail);
-            for (int k = 0; k < N; ++k) store_block<N>(target + d, k, block[k], tail);
-        });
-    }
+            HOTROW_UNROLL
+            for (int k = 0; k < N; ++k) block[k] = load_block<N>(source, k, tail);
+            HOTROW_UNROLL
+            for (int k = 0; k < N; ++k) store_block<N>(target, k, block[k], tail);
+        }
+    });
 }
 
 }  // namespace

@@ -9,17 +9,15 @@ namespace {
 // table[row, :] -= lr * sum of grads[position, :] over the lookups of that row, ascending position
 template <class F, class I>
 void sgd_step(const Lookup<I>* lookups, Mat<const F> grads, F lr, Range range, Mat<F> table) {
-    const int64_t ahead = lookahead<F>(table.cols), row_bytes = table.cols * int64_t(sizeof(F));
-    for_runs(lookups, range, [&](I index, int64_t first, int64_t last) HOTROW_INLINE_LAMBDA {
-        for (int64_t i = first + ahead; i < last + ahead && i < range.end; ++i)
-            prefetch<true>(table.row(lookups[i].row), row_bytes);
-        F* row = table.row(index);
-        sum_run(lookups, grads, first, last, range.end, [&](auto width, int64_t d, Tail<F> tail, const pack<F>* sum) HOTROW_INLINE_LAMBDA {
-            constexpr int N = decltype(width)::value;
-            for (int k = 0; k < N; ++k)
-                store_block<N>(row + d, k, load_block<N>(static_cast<const F*>(row) + d, k, tail) - sum[k] * lr, tail);
-        });
-    });
+    for_run_sums<true>(lookups, grads, range, table,
+                       [&](I index, auto width, int64_t d, Tail<F> tail, const pack<F>* sum) HOTROW_INLINE_LAMBDA {
+                           constexpr int N = decltype(width)::value;
+                           F* const row = table.row(index) + d;
+                           HOTROW_UNROLL
+                           for (int k = 0; k < N; ++k)
+                               store_block<N>(row, k,
+                                              load_block<N>(static_cast<const F*>(row), k, tail) - sum[k] * lr, tail);
+                       });
 }
 
 }  // namespace

@@ -11,66 +11,65 @@ namespace {
 template <class F, class I>
 void scatter_add(const Lookup<I>* lookups, Mat<const F> grads, F scale, Range range, Mat<F> table) {
     const int64_t ahead = lookahead<F>(table.cols), last = range.end - 1;
-    for (int64_t i = range.begin; i < range.end; ++i) {
-        const Lookup<I> next = lookups[i + ahead < last ? i + ahead : last];
-        const F* const next_grad = grads.row(next.position);
-        const F* const next_row = table.row(next.row);
-        const F* const grad = grads.row(lookups[i].position);
-        F* const row = table.row(lookups[i].row);
-        for_blocks<F>(table.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
-            constexpr int N = decltype(width)::value;
-            prefetch_block<N>(next_grad + d, tail);
-            prefetch_block<N, true>(next_row + d, tail);
-            for (int k = 0; k < N; ++k)
-                store_block<N>(row + d, k,
-                               load_block<N>(static_cast<const F*>(row) + d, k, tail) +
-                                   load_block<N>(grad + d, k, tail) * scale,
-                               tail);
-        });
-    }
-}
-
-// Walks runs of equal rows in sorted lookups: each(row, first lookup, past the last).
-template <class I, class Each>
-HOTROW_INLINE void for_runs(const Lookup<I>* lookups, Range range, Each&& each) {
-    for (int64_t i = range.begin; i < range.end;) {
-        const int64_t first = i;
-        const I row = lookups[i].row;
-        while (i < range.end && lookups[i].row == row) ++i;
-        each(row, first, i);
-    }
-}
-
-// Sums the gradients of one run in registers, ascending position, block by block: use(width, d, tail, sums).
-template <class F, class I, class Use>
-HOTROW_INLINE void sum_run(const Lookup<I>* lookups, Mat<const F> grads, int64_t first, int64_t last, int64_t end,
-                           Use&& use) {
-    const int64_t ahead = lookahead<F>(grads.cols);
-    for_blocks<F>(grads.cols, [&](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
+    for_blocks<F>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
-        pack<F> sum[N];
-        for (int k = 0; k < N; ++k) sum[k] = load_block<N>(grads.row(lookups[first].position) + d, k, tail);
-        for (int64_t i = first; i < last; ++i) {
-            prefetch_block<N>(grads.row(lookups[i + ahead < end ? i + ahead : end - 1].position) + d, tail);
-            if (i == first) continue;
-            const F* grad = grads.row(lookups[i].position) + d;
-            for (int k = 0; k < N; ++k) sum[k] += load_block<N>(grad, k, tail);
+        for (int64_t i = range.begin; i < range.end; ++i) {
+            const Lookup<I> next = lookups[i + ahead < last ? i + ahead : last];
+            prefetch_block<N>(grads.row(next.position) + d, tail);
+            prefetch_block<N, true>(table.row(next.row) + d, tail);
+            const F* const grad = grads.row(lookups[i].position) + d;
+            F* const row = table.row(lookups[i].row) + d;
+            pack<F> sum[N];
+            HOTROW_UNROLL
+            for (int k = 0; k < N; ++k)
+                sum[k] = load_block<N>(static_cast<const F*>(row), k, tail) + load_block<N>(grad, k, tail) * scale;
+            HOTROW_UNROLL
+            for (int k = 0; k < N; ++k) store_block<N>(row, k, sum[k], tail);
         }
-        use(width, d, tail, sum);
+    });
+}
+
+// Walks runs of equal rows in sorted lookups and sums the gradients of each in registers, ascending position:
+// use(row, width, d, tail, sums). With Write, rows of `table` are fetched to be written.
+template <bool Write, class F, class I, class Use>
+HOTROW_INLINE void for_run_sums(const Lookup<I>* lookups, Mat<const F> grads, Range range, Mat<F> table, Use&& use) {
+    const int64_t ahead = lookahead<F>(grads.cols), last = range.end - 1;
+    for_blocks<F>(grads.cols, [=, &use](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+        constexpr int N = decltype(width)::value;
+        for (int64_t i = range.begin; i < range.end;) {
+            const I row = lookups[i].row;
+            pack<F> sum[N];
+            for (bool first = true; i < range.end && lookups[i].row == row; ++i, first = false) {
+                const Lookup<I> next = lookups[i + ahead < last ? i + ahead : last];
+                prefetch_block<N>(grads.row(next.position) + d, tail);
+                if constexpr (Write) prefetch_block<N, true>(table.row(next.row) + d, tail);
+                const F* const grad = grads.row(lookups[i].position) + d;
+                HOTROW_UNROLL
+                for (int k = 0; k < N; ++k) {
+                    const pack<F> g = load_block<N>(grad, k, tail);
+                    sum[k] = first ? g : sum[k] + g;
+                }
+            }
+            use(row, width, d, tail, sum);
+        }
     });
 }
 
 // values[u, :] = sum of grads[position, :] over the u-th run of equal rows
 template <class F, class I>
 void coalesce(const Lookup<I>* lookups, Mat<const F> grads, Range range, Mat<F> values) {
-    int64_t u = 0;
-    for_runs(lookups, range, [&](I, int64_t first, int64_t last) HOTROW_INLINE_LAMBDA {
-        F* value = values.row(u++);
-        sum_run(lookups, grads, first, last, range.end, [&](auto width, int64_t d, Tail<F> tail, const pack<F>* sum) HOTROW_INLINE_LAMBDA {
-            constexpr int N = decltype(width)::value;
-            for (int k = 0; k < N; ++k) store_block<N>(value + d, k, sum[k], tail);
-        });
-    });
+    int64_t u = 0, block = 0;
+    for_run_sums<false>(lookups, grads, range, values,
+                        [&](I, auto width, int64_t d, Tail<F> tail, const pack<F>* sum) HOTROW_INLINE_LAMBDA {
+                            constexpr int N = decltype(width)::value;
+                            if (d != block) {
+                                block = d;
+                                u = 0;
+                            }
+                            F* const value = values.row(u++) + d;
+                            HOTROW_UNROLL
+                            for (int k = 0; k < N; ++k) store_block<N>(value, k, sum[k], tail);
+                        });
 }
 
 }  // namespace

@@ -45,19 +45,6 @@ struct Window {
     HOTROW_INLINE F& at(int64_t a, int64_t b) { return group(b)[a * kOutputs + b % kOutputs]; }
 };
 
-template <class Body>
-HOTROW_INLINE void with_outputs(int64_t count, Body&& body) {
-    static_assert(kOutputs == 6, "one case per count below");
-    switch (count) {
-        case 1: return body(Width<1>{});
-        case 2: return body(Width<2>{});
-        case 3: return body(Width<3>{});
-        case 4: return body(Width<4>{});
-        case 5: return body(Width<5>{});
-        default: return body(Width<6>{});
-    }
-}
-
 // dots[a * kOutputs + b] = inputs[a] . outputs[b]. Order: lane sums over ascending columns, then reduce().
 template <int A, int B, class F>
 HOTROW_INLINE void dot_tile(F* const* inputs, F* const* outputs, int64_t cols, F* dots) {
@@ -103,7 +90,7 @@ HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, SoftplusSum
     const int64_t m = w.m;
     w.group_stride = m * kOutputs;
     for (int64_t q = 0; q < w.n; q += kOutputs)
-        with_outputs(w.n - q, [&](auto width) HOTROW_INLINE_LAMBDA {
+        with_width<kOutputs>(int(w.n - q < kOutputs ? w.n - q : kOutputs), [&](auto width) HOTROW_INLINE_LAMBDA {
             dot_group<decltype(width)::value>(w.inputs, m, w.outputs + q, cols, ExpConstants<F>::lowest, w.group(q));
         });
     F* const x = w.coefficients;
@@ -182,7 +169,7 @@ template <class F>
 HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
     const bool alone = w.n <= kOutputs;
     for (int64_t q = 0; q < w.n; q += kOutputs)
-        with_outputs(w.n - q, [&](auto width) HOTROW_INLINE_LAMBDA {
+        with_width<kOutputs>(int(w.n - q < kOutputs ? w.n - q : kOutputs), [&](auto width) HOTROW_INLINE_LAMBDA {
             constexpr int B = decltype(width)::value;
             F** const from = q == 0 ? w.inputs : w.moving;
             F** const to = q + kOutputs >= w.n ? w.inputs : w.moving;

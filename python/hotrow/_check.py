@@ -25,7 +25,7 @@ _DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
     "int32": (np.dtype(np.int32),),
     "uint32": (np.dtype(np.uint32),),
 }
-_INT64_MAX = 2**63 - 1
+_ANY_ROW = 2**63  # more than an int64 can name
 
 
 class _Spec:
@@ -96,7 +96,7 @@ def arrays(op: str, *values: Any) -> tuple[list[Any], Dims]:
         checked.append(a)
     kernels = _backend.kernels()
     for i, name, bound in _BOUNDED[op]:
-        rows = _INT64_MAX if bound == "int64" else dims[bound]
+        rows = _ANY_ROW if bound == "int64" else dims[bound]
         position = kernels.first_out_of_range(checked[i], rows, _threads.count)
         if position >= 0:
             _out_of_range(name, checked[i], position, rows)
@@ -180,10 +180,11 @@ def _check_overlap(op: str, i: int, j: int, checked: list[Any]) -> None:
 def _out_of_range(name: str, indices: Array, position: int, rows: int) -> None:
     value = indices.reshape(-1)[position]
     at = ", ".join(str(i) for i in np.unravel_index(position, indices.shape))
-    if rows == _INT64_MAX:
-        raise IndexError(f"{name}[{at}] = {value} is negative")
+    place = f"{name}[{at}]" if at else name
+    if rows == _ANY_ROW:
+        raise IndexError(f"{place} = {value} is negative")
     hint = " (negative indices do not wrap)" if value < 0 else ""
-    raise IndexError(f"{name}[{at}] = {value} is out of range for a table of {rows} rows{hint}")
+    raise IndexError(f"{place} = {value} is out of range for a table of {rows} rows{hint}")
 
 
 def offsets(offsets: Array, lookups: int, name: str = "indices") -> None:
@@ -234,7 +235,10 @@ def real(name: str, value: Any, least: float = -math.inf) -> float:
     """A finite number of at least `least`."""
     if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond the largest float
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} = {number} must be finite")
     if number < least:

@@ -49,6 +49,11 @@ def _vector(a: Array) -> Array:
     return a
 
 
+def _scalar(x: float, like: Array) -> Any:
+    with np.errstate(over="ignore"):  # infinite in float32, as natively
+        return like.dtype.type(x)
+
+
 def _pieces(n: int, parts: int) -> list[tuple[int, int]]:
     return list(pairwise([n * t // parts for t in range(parts + 1)]))
 
@@ -105,7 +110,7 @@ def _embedding_bag(table, indices, offsets, weights, weighted, mode, padding_idx
                 continue
             source = _row(table, indices[j])
             w = weights[j] if weighted else weights.dtype.type(1)
-            divisor += w * w if mode == _SQRTN else w
+            divisor += np.float64(w) ** 2 if mode == _SQRTN else np.float64(w)
             if mode == _MAX:
                 for d in range(target.size):
                     x = source[d] * w
@@ -159,7 +164,7 @@ def _scatter_add(indices, grads, scale, owner, owners, table):  # type: ignore[n
 def scatter_add(indices: Array, grads: Array, scale: float, table: Array, threads: int) -> None:
     i, g, t = _vector(indices), _matrix(grads), _matrix(table, True)
     parts = _useful_threads(3 * grads.nbytes, threads)
-    _parallel(_scatter_add, [(i, g, table.dtype.type(scale), part, parts, t) for part in range(parts)])
+    _parallel(_scatter_add, [(i, g, _scalar(scale, table), part, parts, t) for part in range(parts)])
 
 
 # --- coalesce ---------------------------------------------------------------------------------------------------------
@@ -223,9 +228,7 @@ def sgd_step(indices: Array, grads: Array, lr: float, table: Array, threads: int
     order, starts, rows = _sorted_runs(indices)
     r, g, t = _vector(rows), _matrix(grads), _matrix(table, True)
     parts = _useful_threads(2 * grads.nbytes, threads)
-    _parallel(
-        _sgd_step, [(r, order, starts, g, table.dtype.type(lr), *piece, t) for piece in _run_pieces(starts, parts)]
-    )
+    _parallel(_sgd_step, [(r, order, starts, g, _scalar(lr, table), *piece, t) for piece in _run_pieces(starts, parts)])
 
 
 # --- skipgram_step ----------------------------------------------------------------------------------------------------
@@ -298,9 +301,7 @@ def skipgram_step(
     i, o = _matrix(in_table, True), _matrix(out_table, True)
     n, width = negatives.shape[0], in_table.shape[1] * in_table.itemsize
     parts = _useful_threads(2 * n * (2 + negatives.shape[1]) * width, threads)
-    losses = _parallel(
-        _skipgram_step, [(c, x, k, in_table.dtype.type(lr), *piece, i, o) for piece in _pieces(n, parts)]
-    )
+    losses = _parallel(_skipgram_step, [(c, x, k, _scalar(lr, in_table), *piece, i, o) for piece in _pieces(n, parts)])
     return float(sum(losses)), n
 
 

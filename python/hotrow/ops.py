@@ -117,8 +117,8 @@ def embedding_bag(
         torch.nn.EmbeddingBag; weighted mean and sqrtn as TensorFlow's embedding_lookup_sparse.
     """
     number = _check.mode(mode)
-    if not include_last_offset:
-        offsets = np.append(np.asarray(offsets), np.asarray(indices).shape[:1]).astype(np.asarray(offsets).dtype)
+    if not include_last_offset and (starts := np.asarray(offsets)).ndim == 1:
+        offsets = np.append(starts, np.array(np.size(indices), starts.dtype))
     (table, indices, starts, weights, out), dims = _check.arrays("embedding_bag", table, indices, offsets, weights, out)
     _check.offsets(starts, dims["N"])
     padding = _check.padding_idx(padding_idx, dims["R"])

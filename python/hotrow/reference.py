@@ -126,7 +126,7 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def draws(seed: int, stream: int, indices: ArrayLike) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """SplitMix64 draws of a stream (1 keep, 2 window, 3 negative): their upper and their lower 32 bits."""
     key = _mix(np.array([(seed + stream * 0x9E3779B97F4A7C15) % 2**64], U64))
-    x = _mix(key + (np.asarray(indices, U64) + U64(1)) * U64(0x9E3779B97F4A7C15))
+    x = _mix(key + (np.atleast_1d(np.asarray(indices, U64)) + U64(1)) * U64(0x9E3779B97F4A7C15))
     return x >> U64(32), x & U64(0xFFFFFFFF)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from hotrow import _check
 from hotrow.ops import Floats, empty_table, skipgram_epoch
 from hotrow.sampling import Sampling
 from hotrow.text import Corpus
@@ -57,9 +58,15 @@ def train_skipgram(
         seed (int in [0, 2^31)): of the first vectors and all draws; one thread and a seed repeat bit for bit.
         bar (bool): show a progress bar; default: on a terminal.
 
+    Raises:
+        TypeError, ValueError: a parameter is of a wrong type or out of range.
+
     Source:
         word2vec.c (Mikolov et al. 2013): first input vectors uniform in (-0.5, 0.5) / D, output vectors zero.
     """
+    vector_size, epochs = _check.integer("vector_size", vector_size, 1), _check.integer("epochs", epochs, 1)
+    alpha, min_alpha = _check.real("alpha", alpha, 0), _check.real("min_alpha", min_alpha, 0)
+    seed = _check.integer("seed", seed, 0, 2**31 - 1)
     sampling = Sampling.from_counts(corpus.counts, sample=sample, ns_exponent=ns_exponent)
     rows = len(corpus.words)
     in_table, out_table = empty_table(rows, vector_size), empty_table(rows, vector_size)

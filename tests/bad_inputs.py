@@ -1,0 +1,273 @@
+"""Bad inputs of every operator, most of them derived from the operator table.
+
+ERRORS[op] lists them: what is wrong, how to make the arguments, which exception, its full text as a regular expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from cases import ROWS, Array, Case, read_only
+from hotrow import Sampling
+from hotrow._ops import OPS, Arg
+
+
+class Bad(NamedTuple):
+    """One bad input: make() gives the arguments."""
+
+    id: str
+    make: Callable[[], Case]
+    error: type[Exception]
+    text: str
+
+
+_SPOTS = {1: (2,), 2: (1, 2)}  # where a bad index is put, by rank
+_WRONG_F = {"float16": np.float16, "int64": np.int64, "complex64": np.complex64}
+_WRONG_I = {"uint64": np.uint64, "float64": np.float64, "bool": np.bool_, "int16": np.int16}
+
+
+def good(op: str) -> Case:
+    """Arguments without fault, float32 and int64: N = 7 lookups of 5 columns, outputs given."""
+    rng = np.random.default_rng(0)
+    table, grads = rng.standard_normal((ROWS, 5)).astype(np.float32), rng.standard_normal((7, 5)).astype(np.float32)
+    indices, offsets = np.arange(7), np.array([0, 3, 5, 7])
+    match op:
+        case "gather":
+            return {"table": table, "indices": indices, "out": grads}
+        case "embedding_bag":
+            weights, out = grads[:, 0].copy(), np.ones((3, 5), np.float32)
+            return {"table": table, "indices": indices, "offsets": offsets, "weights": weights, "out": out}
+        case "scatter_add":
+            return {"table": table, "indices": indices, "grads": grads}
+        case "coalesce":
+            return {"indices": indices, "grads": grads}
+        case "sgd_step":
+            return {"table": table, "indices": indices, "grads": grads, "lr": 0.1}
+        case "skipgram_step":
+            pairs = {"centers": indices, "contexts": indices[::-1].copy(), "negatives": np.arange(21).reshape(7, 3) % 9}
+            return {"in_table": table, "out_table": table[:9] + 1, "lr": 0.1} | pairs
+    sampling = Sampling.from_counts(np.arange(1, ROWS + 1))
+    tokens = {"tokens": indices, "offsets": offsets, "sampling": sampling}
+    return {"in_table": table, "out_table": table + 1} | tokens
+
+
+def _get(case: Case, name: str) -> Array:
+    return getattr(case["sampling"], name) if hasattr(Sampling, name) else case[name]
+
+
+def _with(case: Case, name: str, value: Any) -> Case:
+    if hasattr(Sampling, name):
+        return case | {"sampling": replace(case["sampling"], **{name: value})}
+    return case | {name: value}
+
+
+def misaligned(a: Array) -> Array:
+    memory = np.frombuffer(bytearray(b"?" + a.tobytes()), np.uint8)
+    return memory[1:].view(a.dtype).reshape(a.shape)
+
+
+def _put(a: Array, spot: tuple[int, ...], value: int) -> Array:
+    a = a.copy()
+    a[spot] = value
+    return a
+
+
+def _spoilt(op: str, name: str, spoil: Callable[[Array], Any]) -> Callable[[], Case]:
+    return lambda: _with(good(op), name, spoil(_get(good(op), name)))
+
+
+def _of_dtype(op: str, arg: Arg, first: dict[str, str]) -> Iterator[Bad]:
+    names = {"F": "float32 or float64", "I": "int32 or int64", "int64": "int32 or int64"}.get(arg.dtype, arg.dtype)
+    wrong = _WRONG_F if arg.dtype == "F" else _WRONG_I
+    for name, dtype in wrong.items():
+        text = f"{arg.name} must be {names}, not {name}"
+        yield Bad(f"{arg.name}-{name}", _spoilt(op, arg.name, lambda a, d=dtype: a.astype(d)), TypeError, text)
+    native = _get(good(op), arg.name).dtype
+    swapped = native.newbyteorder()
+    text = re.escape(f"{arg.name} must be {names}, not {swapped.str} (not the byte order of this machine)")
+    yield Bad(f"{arg.name}-byte-order", _spoilt(op, arg.name, lambda a: a.astype(swapped)), TypeError, text)
+    if arg.dtype in ("F", "I") and first.setdefault(arg.dtype, arg.name) != arg.name:
+        other = np.float64 if arg.dtype == "F" else np.int32
+        text = f"{arg.name} must be {native.name} as {first[arg.dtype]} is, not {other.__name__}"
+        yield Bad(f"{arg.name}-mixed", _spoilt(op, arg.name, lambda a: a.astype(other)), TypeError, text)
+
+
+def _of_shape(op: str, arg: Arg, letters: set[str]) -> Iterator[Bad]:
+    shape = _get(good(op), arg.name).shape
+    if arg.shape == ("...", "D"):
+        text = re.escape(f"{arg.name} must have shape {shape}, not {(shape[0] - 1, *shape[1:])}")
+        yield Bad(f"{arg.name}-shape", _spoilt(op, arg.name, lambda a: a[:-1]), ValueError, text)
+    elif "..." not in arg.shape:
+        rank = f"{len(shape)} dimension{'s' * (len(shape) > 1)}"
+        text = f"{arg.name} must have {rank}, not {len(shape) + 1}"
+        yield Bad(f"{arg.name}-rank", _spoilt(op, arg.name, lambda a: a[None]), TypeError, text)
+        for axis, letter in enumerate(arg.shape):
+            if letter in letters:
+                what = "columns" if axis else "rows" if len(shape) == 2 else "entries"
+                text = f"{arg.name} has {shape[axis] - 1} {what} where the other arguments have {shape[axis]}"
+                short = np.delete(_get(good(op), arg.name), -1, axis)
+                yield Bad(f"{arg.name}-short-{what}", _spoilt(op, arg.name, lambda _, s=short: s), ValueError, text)
+    letters.update(arg.shape)
+
+
+def _of_layout(op: str, arg: Arg) -> Iterator[Bad]:
+    def layout(name: str, spoil: Callable[[Array], Any], text: str, error: type[Exception] = ValueError) -> Bad:
+        strides = getattr(spoil(_get(good(op), arg.name)), "strides", None)
+        return Bad(f"{arg.name}-{name}", _spoilt(op, arg.name, spoil), error, re.escape(text.format(arg.name, strides)))
+
+    written = arg.role != "in"
+    if len(arg.shape) == 2 and arg.dtype == "F":
+        yield layout("list", np.ndarray.tolist, "{} must be an array, not list: it is never copied", TypeError)
+        apart = "the rows of {} must be contiguous and aligned: its strides are {} bytes"
+        yield layout("fortran", np.asfortranarray, apart)
+        yield layout("columns", lambda a: np.repeat(a, 2, axis=1)[:, ::2], apart)
+        yield layout("misaligned", misaligned, apart)
+    if written:
+        yield layout(
+            "overlap", lambda a: as_strided(a, a.shape, (4, 4)), "the rows of {} overlap: its strides are {} bytes"
+        )
+        yield layout("read-only", read_only, "{} is read-only and cannot be written")
+
+
+def _of_bounds(op: str, arg: Arg) -> Iterator[Bad]:
+    a = _get(good(op), arg.name)
+    spot = _SPOTS[a.ndim]
+    at = f"{arg.name}[{', '.join(map(str, spot))}]"
+
+    def bad(value: int, text: str) -> Bad:
+        spoil = _spoilt(op, arg.name, lambda a: _put(a, spot, value))
+        return Bad(f"{arg.name}-{value}", spoil, IndexError, re.escape(text))
+
+    if arg.bound == "int64":
+        yield bad(-1, f"{at} = -1 is negative")
+        return
+    rows = len(_get(good(op), next(other.name for other in OPS[op] if other.shape == (arg.bound, "D"))))
+    for value in (rows, 2**31 - 1):
+        yield bad(value, f"{at} = {value} is out of range for a table of {rows} rows")
+    for value in (-1, -(2**31)):
+        text = f"{at} = {value} is out of range for a table of {rows} rows (negative indices do not wrap)"
+        yield bad(value, text)
+
+
+def _of_offsets(op: str, lookups: str) -> Iterator[Bad]:
+    hint = " (starts alone: pass include_last_offset=False)" if lookups == "indices" else ""
+    for name, offsets, text in (
+        ("late", [1, 3, 5, 7], "offsets[0] = 1: the first bag must start at 0"),
+        ("negative", [-1, 3, 5, 7], "offsets[0] = -1: the first bag must start at 0"),
+        ("descend", [0, 5, 3, 7], "offsets must not descend: offsets[1] = 5, offsets[2] = 3"),
+        ("long", [0, 3, 5, 8], f"offsets[-1] = 8 must be the length of {lookups}, 7{hint}"),
+        ("short", [0, 3, 5, 6], f"offsets[-1] = 6 must be the length of {lookups}, 7{hint}"),
+        ("empty", [], "offsets is empty: it must start with 0 and end with the number of lookups"),
+    ):
+        value = np.array(offsets, np.int64)
+        yield Bad(f"offsets-{name}", lambda v=value: good(op) | {"offsets": v}, ValueError, re.escape(text))
+
+
+def _of_option(op: str, name: str, value: Any, error: type[Exception], text: str) -> Bad:
+    return Bad(f"{name}-{value}", lambda: good(op) | {name: value}, error, re.escape(text))
+
+
+def _of_number(op: str, name: str, least: bool = True) -> Iterator[Bad]:
+    for value in (np.nan, np.inf, -np.inf):
+        yield _of_option(op, name, value, ValueError, f"{name} = {value} must be finite")
+    for value in ("1", True, 1j):
+        yield _of_option(op, name, value, TypeError, f"{name} must be a number, not {type(value).__name__}")
+    if least:
+        yield _of_option(op, name, -0.1, ValueError, f"{name} = -0.1 must be at least 0")
+
+
+def _of_integer(op: str, name: str, bounds: str, *values: int) -> Iterator[Bad]:
+    for value in values:
+        yield _of_option(op, name, value, ValueError, f"{name} = {value} must be {bounds}")
+    for value in (1.0, True, "1"):
+        yield _of_option(op, name, value, TypeError, f"{name} must be an integer, not {type(value).__name__}")
+
+
+def _of_overlap(op: str, one: str, other: str) -> Bad:
+    """Both arguments in the same memory."""
+
+    def make() -> Case:
+        case = good(op)
+        memory = np.ones((40, 5), np.float32)
+        for i, name in enumerate((one, other)):
+            case[name] = memory[2 * i :][: len(case[name])] if case[name].ndim == 2 else memory.ravel()[3:10]
+        return case
+
+    return Bad(f"{one}-overlaps-{other}", make, ValueError, f"{one} overlaps {other} in memory")
+
+
+def _from_table(op: str) -> Iterator[Bad]:
+    first: dict[str, str] = {}
+    letters: set[str] = set()
+    for arg in OPS[op]:
+        yield from _of_dtype(op, arg, first)
+        yield from _of_shape(op, arg, letters)
+        yield from _of_layout(op, arg)
+        if arg.bound:
+            yield from _of_bounds(op, arg)
+
+
+def _other(op: str) -> Iterator[Bad]:
+    match op:
+        case "gather":
+            yield Bad(
+                "indices-of-two-axes",
+                lambda: {"table": good(op)["table"], "indices": np.array([[0, 1], [ROWS, 2]])},
+                IndexError,
+                re.escape(f"indices[1, 0] = {ROWS} is out of range for a table of {ROWS} rows"),
+            )
+            yield Bad(
+                "out-strided",
+                lambda: good(op) | {"indices": np.zeros((2, 2), int), "out": np.ones((2, 4, 5), np.float32)[:, ::2]},
+                ValueError,
+                "out of 3 dimensions must be C-contiguous and aligned",
+            )
+            yield Bad(
+                "no-rows",
+                lambda: {"table": np.ones((0, 5), np.float32), "indices": np.array([0])},
+                IndexError,
+                re.escape("indices[0] = 0 is out of range for a table of 0 rows"),
+            )
+            yield _of_overlap(op, "out", "table")
+        case "embedding_bag":
+            yield from _of_offsets(op, "indices")
+            modes = "mode must be one of 'sum', 'mean', 'sqrtn', 'max', not 'median'"
+            yield _of_option(op, "mode", "median", ValueError, modes)
+            beyond = f"padding_idx = {ROWS} is out of range for a table of {ROWS} rows"
+            yield _of_option(op, "padding_idx", ROWS, IndexError, beyond)
+            yield from _of_integer(op, "padding_idx", "at least 0", -1)
+            yield _of_overlap(op, "out", "table")
+            yield _of_overlap(op, "out", "weights")
+            yield Bad(
+                "offsets-starts-of-two-axes",
+                lambda: good(op) | {"offsets": np.array([[0, 3], [5, 6]]), "include_last_offset": False, "out": None},
+                TypeError,
+                "offsets must have 1 dimension, not 2",
+            )
+        case "scatter_add":
+            yield from _of_number(op, "scale", least=False)
+            yield _of_overlap(op, "table", "grads")
+        case "sgd_step":
+            yield from _of_number(op, "lr")
+            yield _of_overlap(op, "table", "grads")
+        case "skipgram_step":
+            yield from _of_number(op, "lr")
+            yield _of_overlap(op, "in_table", "out_table")
+        case "skipgram_epoch":
+            yield from _of_offsets(op, "tokens")
+            yield from _of_number(op, "lr")
+            yield from _of_number(op, "lr_end")
+            yield from _of_integer(op, "window", "in [1, 10000]", 0, -1, 10_001)
+            yield from _of_integer(op, "negative", "in [0, 10000]", -1, 10_001)
+            yield from _of_integer(op, "seed", "in [0, 18446744073709551615]", -1, 2**64)
+            yield _of_option(op, "sampling", None, TypeError, "sampling must be a hotrow.Sampling, not NoneType")
+            yield _of_overlap(op, "in_table", "out_table")
+
+
+ERRORS: dict[str, list[Bad]] = {op: [*_from_table(op), *_other(op)] for op in OPS}

@@ -1,0 +1,98 @@
+"""Tables far larger than memory allows to copy: no operator allocates in the rows of a table, and rows and elements
+past 2^31 are found. The tables are sparse files, mapped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import hotrow
+from cases import Array
+from conftest import BACKENDS, run_python
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sparse files need asking for on Windows")
+
+TWO_31 = 2**31
+
+# 20 million rows of 16 floats: 1.3 GB. Warm up on a small table first, so that code and pools are there already.
+FOOTPRINT = """
+import resource, sys
+import numpy as np, hotrow
+path, rows, width = sys.argv[1], 20_000_000, 16
+hotrow.use_backend(sys.argv[2])
+hotrow.set_num_threads(2)
+rng = np.random.default_rng(0)
+def run(table, n):
+    indices = np.sort(rng.integers(0, len(table), n))
+    grads, offsets = np.ones((n, width), np.float32), np.arange(0, n + 1, 10)
+    steps = [lambda: hotrow.gather(table, indices), lambda: hotrow.embedding_bag(table, indices, offsets)]
+    if table.flags.writeable:
+        steps += [lambda: hotrow.scatter_add(table, indices, grads), lambda: hotrow.coalesce(indices, grads),
+                  lambda: hotrow.sgd_step(table, indices, grads, lr=0.1)]
+    for step in steps:
+        step()
+run(np.zeros((5000, width), np.float32), 1000)
+table = np.memmap(path, np.float32, "r+", shape=(rows, width))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run(table, 1000)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // (2**20 if sys.platform == "darwin" else 2**10))
+"""
+
+
+def sparse(path: Path, rows: int, width: int) -> Array:
+    """A table of zeros that takes no room until it is written."""
+    path.touch()
+    os.truncate(path, rows * width * 4)
+    return np.memmap(path, np.float32, "r+", shape=(rows, width))
+
+
+@pytest.mark.parametrize("backend_name", sorted({backend.name for backend in BACKENDS}))
+def test_memory_does_not_grow_with_the_table(tmp_path: Path, backend_name: str) -> None:
+    sparse(tmp_path / "table", 20_000_000, 16)
+    grown = int(run_python(FOOTPRINT, str(tmp_path / "table"), backend_name).stdout)
+    assert grown < 64  # MB, of a table of 1280
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_rows_past_two_to_the_31(backend: ModuleType, tmp_path: Path, width: int) -> None:
+    table = sparse(tmp_path / "table", TWO_31 + 10, width)
+    rows = np.array([TWO_31 + 3, 5, TWO_31 + 9, TWO_31 + 3, 0, TWO_31 - 1])
+    grads = np.arange(1, 1 + rows.size * width, dtype=np.float32).reshape(rows.size, width)
+    hotrow.scatter_add(table, rows, grads)
+    sums = hotrow.coalesce(rows, grads)
+    assert sums.rows.tolist() == [0, 5, TWO_31 - 1, TWO_31 + 3, TWO_31 + 9]
+    np.testing.assert_array_equal(table[sums.rows], sums.values)
+    np.testing.assert_array_equal(hotrow.gather(table, sums.rows), sums.values)
+    np.testing.assert_array_equal(hotrow.embedding_bag(table, sums.rows, [0, 5])[0], sums.values.sum(axis=0))
+    hotrow.sgd_step(table, rows, grads, lr=0.5)
+    np.testing.assert_array_equal(table[sums.rows], sums.values / 2)
+    for neighbour in (4, 6, 3, TWO_31 + 2, TWO_31 + 4):  # 3 and 5 are TWO_31 + 3 and + 5 in 32 bits
+        assert not table[neighbour].any()
+    with pytest.raises(IndexError, match=rf"indices\[0\] = {TWO_31 + 10} is out of range"):
+        hotrow.gather(table, [TWO_31 + 10])
+
+
+def test_elements_past_two_to_the_31(backend: ModuleType, tmp_path: Path) -> None:
+    """Row numbers that fit 32 bits, addresses that do not."""
+    table = sparse(tmp_path / "table", 2**27, 40)
+    rows = np.array([2**27 - 1, 2**26, 1, 2**27 - 1], np.int32)
+    grads = np.arange(160, dtype=np.float32).reshape(4, 40)
+    hotrow.scatter_add(table, rows, grads)
+    np.testing.assert_array_equal(table[2**27 - 1], grads[0] + grads[3])
+    np.testing.assert_array_equal(hotrow.gather(table, rows[1:3]), grads[1:3])
+    far, pairs = table[:: 2**13], rows[:2] // 2**13
+    loss = hotrow.skipgram_step(far, table[2 :: 2**13], pairs, pairs, 0 * pairs[:, None], lr=0.0)
+    assert loss == pytest.approx(2 * np.log(2))
+
+
+def test_coalesce_keeps_high_indices(backend: ModuleType) -> None:
+    indices = np.array([2**40, 7, 2**62, 2**40, 2**31, 2**40 + 2**32])
+    rows, values = hotrow.coalesce(indices, np.ones((6, 2), np.float32))
+    assert rows.tolist() == sorted(set(indices.tolist()))
+    assert values[:, 0].tolist() == [1, 1, 2, 1, 1]

@@ -1,0 +1,248 @@
+"""What tables of samples cannot say of skip-gram: that the reference descends its own loss, that draws follow the
+stated distributions, that training repeats, learns, and can be stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise, product
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hotrow
+from cases import Array, Case, corpus
+from hotrow import Sampling, num_threads, reference
+
+GOLDEN = 0x9E3779B97F4A7C15
+SPLITMIX64 = (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)  # its first outputs for seed 0
+
+
+def epoch(seed: int = 3, tokens: int = 4000, rows: int = 60, width: int = 20, float_t: Any = np.float32) -> Case:
+    """Arguments of skipgram_epoch over sentences of every length up to several blocks."""
+    rng = np.random.default_rng(seed)
+    words, offsets = corpus(rng, np.int32, (1, 30, 0, tokens - 31), rows)
+    return {
+        "in_table": ((rng.random((rows, width)) - 0.5) / width).astype(float_t),
+        "out_table": ((rng.random((rows, width)) - 0.5) / width).astype(float_t),
+        "tokens": words,
+        "offsets": offsets,
+        "sampling": Sampling.from_counts(np.bincount(words, minlength=rows), sample=1e-2),
+    }
+
+
+def tables(case: Case) -> bytes:
+    return case["in_table"].tobytes() + case["out_table"].tobytes()
+
+
+# --- the reference ----------------------------------------------------------------------------------------------------
+
+
+def test_reference_gradient_is_that_of_its_loss() -> None:
+    """Central differences, wrong by step^2 / 6 of the third derivative (|softplus'''| < 0.1) and by rounding."""
+    rng, step = np.random.default_rng(0), 1e-4
+    h, o = rng.standard_normal((3, 4)), rng.standard_normal((5, 4))
+    positive = np.array([True, False, False, True, False])
+    for x, other, gradient in zip((h, o), (o, h), reference.skipgram_gradient(h, o, positive), strict=True):
+        loss = reference.skipgram_loss(h, o, positive)
+        bound = step**2 / 6 * 0.1 * (abs(other) ** 3).sum(axis=0) + 100 * np.finfo(float).eps * loss / step
+        for i, d in np.ndindex(x.shape):
+            kept = x[i, d]
+            x[i, d] = kept + step
+            above = reference.skipgram_loss(h, o, positive)
+            x[i, d] = kept - step
+            below = reference.skipgram_loss(h, o, positive)
+            x[i, d] = kept
+            assert abs((above - below) / (2 * step) - gradient[i, d]) <= bound[d]
+
+
+@pytest.mark.parametrize("stream", [1, 2, 3])
+def test_draws_are_splitmix64(stream: int) -> None:
+    """Seeds that cancel the stream's key leave the generator at its state 0."""
+    high, low = reference.draws(-stream * GOLDEN % 2**64, stream, range(3))
+    assert [int(h) << 32 | int(x) for h, x in zip(high, low, strict=True)] == list(SPLITMIX64)
+
+
+def test_numba_draws_as_the_reference() -> None:
+    pytest.importorskip("numba")
+    from hotrow import _numba
+
+    for seed, stream, index in product((0, 1, 2**64 - 1), (1, 2, 3), (0, 1, 2**40)):
+        high, low = reference.draws(seed, stream, [index])
+        drawn = _numba._draw(np.uint64(seed), np.uint64(stream), np.int64(index))
+        assert int(drawn) == int(high[0]) << 32 | int(low[0])
+
+
+# --- draws ------------------------------------------------------------------------------------------------------------
+
+
+def _windows(case: Case, window: int) -> Iterator[tuple[float, int, list[int]]]:
+    """Every window an epoch over one sentence can draw: its probability, its centre, its contexts (as words)."""
+    words = case["tokens"].tolist()
+    keep = (case["sampling"].keep[case["tokens"]] + 1.0) / 2**32
+    for kept in product((False, True), repeat=len(words)):
+        chance = float(np.where(kept, keep, 1 - keep).prod())
+        left = [w for w, k in zip(words, kept, strict=True) if k]
+        for t, reach in product(range(len(left)), range(1, window + 1)):
+            near = left[max(0, t - reach) : t] + left[t + 1 : t + 1 + reach]
+            yield chance / window, left[t], near
+
+
+def test_mean_update_is_the_expected_gradient(backend: ModuleType) -> None:
+    """Over seeds, to first order in lr; within 5 standard errors."""
+    rng, window, negative, lr, seeds = np.random.default_rng(4), 2, 3, 1e-7, 3000
+    counts = np.array([5.0, 3, 2, 1])
+    shape = (counts.size, 3)
+    case = {"tokens": np.array([0, 1, 2, 0, 3], np.int32), "offsets": np.array([0, 5])}
+    case["sampling"] = Sampling.from_counts(counts, sample=0.05)
+    start = {name: rng.standard_normal(shape) for name in ("in_table", "out_table")}
+
+    drawn = counts**0.75 / (counts**0.75).sum()
+    want = {name: np.zeros(shape) for name in start}
+    for chance, center, contexts in _windows(case, window):
+        outputs = [center, *(w for w in range(counts.size) if w != center)]
+        often = np.array([1, *negative * drawn[outputs[1:]]])
+        for context in contexts:
+            h, o = start["in_table"][context], start["out_table"][outputs]
+            sign = np.where(np.arange(len(outputs)) == 0, -1, 1)
+            g = chance * often * sign / (1 + np.exp(-sign * (o @ h)))
+            want["in_table"][context] -= g @ o
+            np.subtract.at(want["out_table"], outputs, g[:, None] * h)
+
+    found: dict[str, list[Array]] = {name: [] for name in start}
+    with num_threads(1):
+        for seed in range(seeds):
+            now = {name: table.copy() for name, table in start.items()}
+            hotrow.skipgram_epoch(**now, **case, window=window, negative=negative, lr=lr, seed=seed)
+            for name, table in now.items():
+                found[name].append((table - start[name]) / lr)
+    for name in start:
+        error = np.std(found[name], axis=0) / seeds**0.5
+        assert error.min() > 0
+        assert (abs(np.mean(found[name], axis=0) - want[name]) <= 5 * error + 100 * lr).all()
+
+
+def test_learning_rate_falls_linearly(backend: ModuleType) -> None:
+    """Sentences of two words of their own: every input row shows the rate of one position."""
+    rng, size, lr, lr_end = np.random.default_rng(5), 4000, 0.1, 0.02
+    tokens, offsets = np.arange(size), np.arange(0, size + 1, 2)
+    before, out_table = rng.standard_normal((size, 3)), rng.standard_normal((size, 3))
+    outputs, in_table = out_table.copy(), before.copy()
+    sampling = Sampling.from_counts(np.ones(size), sample=0)
+    hotrow.skipgram_epoch(in_table, out_table, tokens, offsets, sampling, negative=0, lr=lr, lr_end=lr_end)
+    center = tokens ^ 1
+    sigmoid = 1 / (1 + np.exp((before * outputs[center]).sum(axis=1)))
+    moved = ((in_table - before) / outputs[center] / sigmoid[:, None]).mean(axis=1)
+    np.testing.assert_allclose(moved, lr + (lr_end - lr) * center / size, rtol=1e-9)
+
+
+# --- repeating --------------------------------------------------------------------------------------------------------
+
+
+def test_one_thread_and_a_seed_repeat(backend: ModuleType) -> None:
+    def run(seed: int) -> tuple[float, bytes]:
+        case = epoch()
+        loss = hotrow.skipgram_epoch(**case, seed=seed)
+        return loss, tables(case)
+
+    with num_threads(1):
+        assert run(8) == run(8)
+        assert run(8) != run(9)
+
+
+@pytest.mark.parametrize("cuts", [[], [1024], [1024, 2048, 3072], [3072]])
+def test_calls_may_cut_an_epoch_anywhere(backend: ModuleType, cuts: list[int]) -> None:
+    whole, parts = epoch(), epoch()
+    with num_threads(1):
+        loss = hotrow.skipgram_epoch(**whole, window=7, negative=4, lr=0.05, lr_end=0.01, seed=5)
+    s, size = parts["sampling"], parts["tokens"].size
+    assert backend.tokens_per_block == 1024
+    found = [
+        backend.skipgram_epoch(
+            parts["tokens"], parts["offsets"], s.keep, s.alias_accept, s.alias_other, 7, 4, True, 0.05, 0.01, 5,
+            begin, end, parts["in_table"], parts["out_table"], 1,
+        )
+        for begin, end in pairwise([0, *cuts, size])
+    ]  # fmt: skip
+    assert tables(parts) == tables(whole)
+    assert sum(part for part, _ in found) / sum(pairs for _, pairs in found) == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_step_is_a_sequence_of_pairs(backend: ModuleType) -> None:
+    rng = np.random.default_rng(6)
+    centers, contexts, negatives = rng.integers(0, 9, 30), rng.integers(0, 9, 30), rng.integers(0, 9, (30, 4))
+    one, two = ([rng.standard_normal((9, 5)) for _ in range(2)] for _ in range(2))
+    two[0][:], two[1][:] = one
+    with num_threads(1):
+        hotrow.skipgram_step(*one, centers, contexts, negatives, lr=0.1)
+        for i in range(30):
+            hotrow.skipgram_step(*two, centers[i : i + 1], contexts[i : i + 1], negatives[i : i + 1], lr=0.1)
+    np.testing.assert_array_equal(one, two)
+
+
+# --- learning, watching, stopping -------------------------------------------------------------------------------------
+
+
+def _topics() -> Case:
+    """Sentences whose ten words all come from one of 20 topics of 10 words."""
+    rng, sentences = np.random.default_rng(7), 4000
+    tokens = (10 * rng.integers(0, 20, (sentences, 1)) + rng.integers(0, 10, (sentences, 10))).astype(np.int32).ravel()
+    return {
+        "in_table": ((rng.random((200, 32)) - 0.5) / 32).astype(np.float32),
+        "out_table": np.zeros((200, 32), np.float32),
+        "tokens": tokens,
+        "offsets": np.arange(0, tokens.size + 1, 10),
+        "sampling": Sampling.from_counts(np.bincount(tokens), sample=0),
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_training_finds_the_topics(backend: ModuleType, threads: int) -> None:
+    case = _topics()
+    with num_threads(threads):
+        losses = [hotrow.skipgram_epoch(**case, lr=0.05, seed=seed) for seed in range(4)]
+    assert np.isfinite(case["in_table"]).all()
+    assert np.isfinite(case["out_table"]).all()
+    assert losses == sorted(losses, reverse=True)
+    v = case["in_table"] / np.linalg.norm(case["in_table"], axis=1, keepdims=True)
+    cosine, topic = v @ v.T - 2 * np.eye(200), np.arange(200) // 10
+    assert (topic[cosine.argmax(axis=1)] == topic).mean() > 0.95
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_steps_by_several_threads_learn(backend: ModuleType, threads: int) -> None:
+    rng, n = np.random.default_rng(8), 20_000
+    in_table, out_table = rng.standard_normal((50, 32)) / 32, np.zeros((50, 32))
+    centers, negatives = rng.integers(0, 50, n), rng.integers(0, 50, (n, 5))
+    with num_threads(threads):
+        first, second = (
+            hotrow.skipgram_step(in_table, out_table, centers, (centers + 1) % 50, negatives, lr=0.05) for _ in range(2)
+        )
+    assert second < first < 6 * np.log(2) + 0.01
+
+
+def test_progress_counts_every_token(backend: ModuleType) -> None:
+    calls: list[tuple[int, float]] = []
+    case = epoch(tokens=9000)
+    with num_threads(1):
+        loss = hotrow.skipgram_epoch(**case, progress=lambda tokens, mean: calls.append((tokens, mean)))
+    assert sum(tokens for tokens, _ in calls) == 9000
+    assert len(calls) > 1
+    assert all(tokens % 1024 == 0 for tokens, _ in calls[:-1])
+    assert min(mean for _, mean in calls) <= loss <= max(mean for _, mean in calls)
+
+
+def test_an_interrupt_leaves_tables_that_can_be_used(backend: ModuleType) -> None:
+    case, before = epoch(tokens=9000), tables(epoch(tokens=9000))
+
+    def stop(tokens: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hotrow.skipgram_epoch(**case, progress=stop)
+    assert tables(case) != before
+    assert np.isfinite(case["in_table"]).all()
+    assert np.isfinite(case["out_table"]).all()
+    hotrow.skipgram_epoch(**case)

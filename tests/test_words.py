@@ -1,0 +1,262 @@
+"""From text to word vectors and to a file: reading, encoding, training, comparing, saving, and the command line."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import stat
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hotrow
+from cases import Array
+from hotrow import WordVectors, cli, text, vectors, word2vec
+from hotrow.word2vec import train_skipgram
+
+POEM = "Tyger Tyger, burning bright,\nIn the forests of the night;\n\nWhat immortal hand or eye,\n"
+
+
+def parse(path: Path) -> dict[str, list[float]]:
+    """word2vec text format, read by its definition."""
+    header, *lines = path.read_text(encoding="utf-8").split("\n")
+    rows, width = map(int, header.split())
+    assert lines.pop() == ""
+    assert len(lines) == rows
+    read = {word: [float(x) for x in numbers] for word, *numbers in (line.split(" ") for line in lines)}
+    assert all(len(v) == width for v in read.values())
+    return read
+
+
+def some_corpus() -> text.Corpus:
+    rng = np.random.default_rng(0)
+    return text.encode(([f"w{w}" for w in rng.zipf(1.5, 20) if w < 40] for _ in range(300)), 1)
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def test_tokenize() -> None:
+    assert text.tokenize("Don't stop -- it's 42, Élan_vital; 'quoted' O''x") == [
+        "don't", "stop", "it's", "42", "élan", "vital", "quoted", "o", "x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "opener"), [(".txt", open), (".gz", gzip.open), (".xz", lzma.open)])
+def test_files_are_read_as_they_are_packed(tmp_path: Path, suffix: str, opener: Any) -> None:
+    path = tmp_path / f"poem{suffix}"
+    with opener(path, "wb") as file:
+        file.write(POEM.encode() + b"fearful \xff symmetry")
+    assert list(text.read_sentences(path)) == [
+        ["tyger", "tyger", "burning", "bright"],
+        ["in", "the", "forests", "of", "the", "night"],
+        [],
+        ["what", "immortal", "hand", "or", "eye"],
+        ["fearful", "symmetry"],
+    ]
+
+
+def test_words_are_numbered_by_frequency_then_appearance() -> None:
+    corpus = text.encode([["b", "a", "c"], ["a", "rare"], [], ["c", "b", "d", "a", "d"]], 2)
+    assert corpus.words == ["a", "b", "c", "d"]
+    assert corpus.counts.tolist() == [3, 2, 2, 2]
+    assert corpus.tokens.tolist() == [1, 0, 2, 0, 2, 1, 3, 0, 3]
+    assert corpus.offsets.tolist() == [0, 3, 4, 9]
+    assert (corpus.tokens.dtype, corpus.offsets.dtype, corpus.counts.dtype) == (np.int32, np.int64, np.int64)
+
+
+@pytest.mark.parametrize("sentences", [[], [[]], [["once"]]])
+def test_a_corpus_without_words_is_an_error(sentences: list[list[str]]) -> None:
+    words = sum(map(len, sentences))
+    with pytest.raises(ValueError, match=f"^no word occurs 5 times among {words}: nothing to train on$"):
+        text.encode(sentences)
+
+
+def test_python_brings_english() -> None:
+    words = {word for sentence in islice(text.python_sentences(), 2000) for word in sentence}
+    assert {"the", "exception", "statement"} <= words
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_training_repeats_and_learns() -> None:
+    corpus = some_corpus()
+    with hotrow.num_threads(1):
+        one, two, other = (train_skipgram(corpus, vector_size=12, epochs=3, seed=s, bar=False) for s in (1, 1, 2))
+    assert one.vectors.tobytes() == two.vectors.tobytes() != other.vectors.tobytes()
+    assert one.losses == two.losses != other.losses
+    assert one.losses == sorted(one.losses, reverse=True)
+    assert one.vectors.shape == (len(corpus.words), 12)
+    assert one.vectors.dtype == np.float32
+    assert (one.tokens, one.complete) == (3 * corpus.tokens.size, True)
+
+
+def test_ctrl_c_ends_training_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = iter([hotrow.skipgram_epoch, hotrow.skipgram_epoch])
+
+    def epoch(*args: Any, **options: Any) -> float:
+        try:
+            return next(epochs)(*args, **options)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(word2vec, "skipgram_epoch", epoch)
+    corpus = some_corpus()
+    trained = train_skipgram(corpus, vector_size=4, epochs=5, bar=False)
+    assert not trained.complete
+    assert len(trained.losses) == 2
+    assert trained.tokens == 2 * corpus.tokens.size
+    assert np.isfinite(trained.vectors).all()
+
+
+def test_a_bar_shows_epochs(capsys: pytest.CaptureFixture[str]) -> None:
+    for bar in (False, None):  # None: on a terminal, which this is not
+        train_skipgram(some_corpus(), vector_size=4, epochs=1, bar=bar)
+        assert capsys.readouterr().err == ""
+    train_skipgram(some_corpus(), vector_size=4, epochs=2, bar=True)
+    assert "epoch 2/2: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 0}, r"window = 0 must be in \[1, 10000\]"),
+        ({"negative": -1}, r"negative = -1 must be in \[0, 10000\]"),
+        ({"sample": -1.0}, r"sample = -1\.0 must be at least 0"),
+        ({"epochs": 0}, "epochs = 0 must be at least 1"),
+        ({"vector_size": 0}, "vector_size = 0 must be at least 1"),
+    ],
+)
+def test_bad_training_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        train_skipgram(some_corpus(), bar=False, **options)
+
+
+# --- vectors ----------------------------------------------------------------------------------------------------------
+
+
+def test_most_similar() -> None:
+    v = np.array([[1, 0], [2, 2], [0, 3], [-1, 0], [0, 0]], np.float32)
+    found = WordVectors(["east", "north-east", "north", "west", "nowhere"], v)
+    near = found.most_similar("east")
+    assert [word for word, _ in near] == ["north-east", "north", "nowhere", "west"]
+    np.testing.assert_allclose([c for _, c in near], [0.5**0.5, 0, 0, -1], atol=1e-7)
+    assert found.most_similar("east", topn=1) == near[:1]
+    assert "east" in found
+    assert "south" not in found
+    assert len(found) == 5
+    assert np.shares_memory(found["north"], v)
+    for look_up in (found.most_similar, found.__getitem__):
+        with pytest.raises(KeyError, match="'south' is not among the 5 words"):
+            look_up("south")
+
+
+def test_words_and_vectors_must_match() -> None:
+    with pytest.raises(ValueError, match=r"^2 words need as many vectors, not an array of shape \(3, 1\)$"):
+        WordVectors(["a", "b"], np.ones((3, 1)))
+    with pytest.raises(ValueError, match=r"^the word 'a' stands twice$"):
+        WordVectors(["a", "b", "a"], np.ones((3, 1)))
+
+
+def _vectors(dtype: type) -> Array:
+    rng = np.random.default_rng(1)
+    v = rng.standard_normal((40, 9)).astype(dtype) * dtype(10.0) ** rng.integers(-30, 30, (40, 9)).astype(dtype)
+    v[0, :3] = 0.0, -0.0, np.finfo(dtype).smallest_subnormal
+    return v
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_saved_vectors_read_back_exactly(tmp_path: Path, dtype: type) -> None:
+    v, words = _vectors(dtype), ["naïve", "日本", *(f"w{i}" for i in range(38))]
+    path = tmp_path / "vectors.txt"
+    WordVectors(words, v).save_word2vec(path)
+    read = parse(path)
+    assert list(read) == words
+    assert np.array(list(read.values())).astype(dtype).tobytes() == v.tobytes()
+    assert os.listdir(tmp_path) == ["vectors.txt"]
+
+
+def test_gensim_reads_saved_vectors(tmp_path: Path) -> None:
+    models = pytest.importorskip("gensim.models")
+    path, v = tmp_path / "vectors.txt", _vectors(np.float32)
+    WordVectors([f"w{i}" for i in range(40)], v).save_word2vec(path)
+    np.testing.assert_array_equal(models.KeyedVectors.load_word2vec_format(str(path)).vectors, v)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+def test_saved_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    WordVectors(["a"], np.ones((1, 1))).save_word2vec(str(tmp_path / "saved"))
+    assert stat.S_IMODE(os.stat(tmp_path / "saved").st_mode) == stat.S_IMODE(os.stat(tmp_path / "usual").st_mode)
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+def test_a_failed_save_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, error: BaseException
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    path = tmp_path / "vectors.txt"
+    path.write_text("before")
+    monkeypatch.setattr(vectors.os, fails, fail)
+    with pytest.raises(type(error)):
+        WordVectors(["a"], np.ones((1, 2))).save_word2vec(path)
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["vectors.txt"]
+
+
+@pytest.mark.parametrize("word", ["two words", "", " led", "tail\n", "a\u00a0b", "a\tb"])
+def test_words_the_format_cannot_hold(tmp_path: Path, word: str) -> None:
+    with pytest.raises(ValueError, match=r"^word2vec text format cannot hold the word "):
+        WordVectors(["fine", word], np.ones((2, 1))).save_word2vec(tmp_path / "vectors.txt")
+    assert os.listdir(tmp_path) == []
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+def test_demo_trains_on_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, saved = tmp_path / "poem.txt", tmp_path / "vectors.txt"
+    path.write_text(POEM * 30)
+    options = ["--vectors", str(saved), "--size", "8", "--epochs", "2", "--min-count", "1"]
+    assert cli.main(["demo", "--corpus", str(path), *options, "tyger", "lamb"]) == 0
+    shown = capsys.readouterr().out
+    assert "hotrow.gather(table, [4, 1, 3, 3]) is equal to the product." in shown
+    assert "450 words in 90 sentences, 13 different" in shown
+    assert f"13 vectors written to {saved} in word2vec text format" in shown
+    assert "lamb  (not in the vocabulary)" in shown
+    assert len(parse(saved)["tyger"]) == 8
+
+
+def test_demo_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = tmp_path / "absent.txt"
+    assert cli.main(["demo", "--corpus", str(absent)]) == 1
+    assert capsys.readouterr().err == f"hotrow: [Errno 2] No such file or directory: {str(absent)!r}\n"
+    (tmp_path / "empty.txt").touch()
+    assert cli.main(["demo", "--corpus", str(tmp_path / "empty.txt")]) == 1
+    assert capsys.readouterr().err == "hotrow: no word occurs 5 times among 0: nothing to train on\n"
+    assert os.listdir(tmp_path) == ["empty.txt"]
+
+
+def test_ctrl_c_ends_a_command_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(as_json: bool) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hotrow, "show_config", stop)
+    assert cli.main(["info"]) == 130
+    assert capsys.readouterr().err == "hotrow: stopped\n"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"hotrow {hotrow.__version__}\n"
