@@ -191,9 +191,8 @@ def offsets(offsets: Array, lookups: int, name: str = "indices") -> None:
     """Offsets rise from 0 to the number of lookups."""
     if offsets[0] != 0:
         raise ValueError(f"offsets[0] = {offsets[0]}: the first bag must start at 0")
-    falls = np.flatnonzero(offsets[1:] < offsets[:-1])
-    if falls.size:
-        b = int(falls[0])
+    b = _backend.kernels().first_descent(offsets)
+    if b >= 0:
         raise ValueError(f"offsets must not descend: offsets[{b}] = {offsets[b]}, offsets[{b + 1}] = {offsets[b + 1]}")
     if offsets[-1] != lookups:
         raise ValueError(

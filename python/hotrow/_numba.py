@@ -416,6 +416,12 @@ def skipgram_epoch(
 may_share_memory = np.may_share_memory
 
 
+def first_descent(offsets: Array) -> int:
+    """The first b with offsets[b] > offsets[b + 1], or -1."""
+    falls = np.flatnonzero(offsets[1:] < offsets[:-1])
+    return int(falls[0]) if falls.size else -1
+
+
 def first_out_of_range(indices: Array, rows: int, threads: int) -> int:
     """The position of the first index outside [0, rows) in C order, or -1."""
     if indices.size == 0 or (indices.min() >= 0 and indices.max() < rows):
