@@ -242,6 +242,12 @@ def _other(op: str) -> Iterator[Bad]:
             beyond = f"padding_idx = {ROWS} is out of range for a table of {ROWS} rows"
             yield _of_option(op, "padding_idx", ROWS, IndexError, beyond)
             yield from _of_integer(op, "padding_idx", "at least 0", -1)
+            for value in (-1, ROWS, 2**62, -(2**63)):  # into a new array, for which bounds are checked on the way
+                wrap = " (negative indices do not wrap)" if value < 0 else ""
+                text = f"indices[3] = {value} is out of range for a table of {ROWS} rows{wrap}"
+                indices = _put(np.arange(7), (3,), value)
+                new = {"indices": indices, "out": None}
+                yield Bad(f"indices-{value}-new", lambda c=new: good(op) | c, IndexError, re.escape(text))
             yield _of_overlap(op, "out", "table")
             yield _of_overlap(op, "out", "weights")
             yield Bad(

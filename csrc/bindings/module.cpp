@@ -31,16 +31,16 @@ void gather(const py::array& table, const py::array& indices, py::array out, int
     });
 }
 
-void embedding_bag(const py::array& table, const py::array& indices, const py::array& offsets,
+bool embedding_bag(const py::array& table, const py::array& indices, const py::array& offsets,
                    const std::optional<py::array>& weights, int mode, int64_t padding_idx, py::array out, int threads) {
-    with_types(table, indices, [&](auto f, auto i) {
+    return with_types(table, indices, [&](auto f, auto i) {
         HOTROW_TYPES(f, i);
         const auto t = matrix<F>(table);
         const Bags<F, I> bags{vector<I>(indices), vector<int64_t>(offsets), weights ? vector<F>(*weights) : nullptr,
                               padding_idx, Mode(mode)};
         const auto o = writable_matrix<F>(out);
         py::gil_scoped_release nogil;
-        plan::embedding_bag(t, bags, o.rows, o, threads);
+        return plan::embedding_bag(t, bags, o.rows, o, threads);
     });
 }
 

@@ -40,13 +40,15 @@ HOTROW_INLINE void pool_row(const F* row, F weight, bool weighted, bool first, T
 }
 
 template <bool Max, bool Weighted, class F, class I>
-HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range, Mat<F> out) {
+HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
     const int64_t ahead = lookahead<F>(table.cols), lookups_end = bags.offsets[range.end];
-    for_blocks<F>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+    for_blocks<F>(table.cols, [=, &in_range](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
         // In cache this loop is bound by loads: everything in it but rows and indices has to be in a register.
         const F* const base = table.data + d;
         const int64_t stride = table.stride, fetch = ahead;
+        const uint64_t rows = uint64_t(table.rows);
+        bool inside = true;
         const I padding = bags.padding_idx == I(bags.padding_idx) ? I(bags.padding_idx) : I(-1);
         for (int64_t b = range.begin; b < range.end; ++b) {
             const int64_t begin = bags.offsets[b], end = bags.offsets[b + 1];
@@ -55,6 +57,10 @@ HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range,
             for (int k = 0; k < N; ++k) acc[k] = zero<F>();
             bool first = true;
             const auto add = [&](const I* j) HOTROW_INLINE_LAMBDA {
+                if (uint64_t(int64_t(*j)) >= rows) {
+                    inside = false;
+                    return;
+                }
                 if (*j == padding) return;
                 const F weight = Weighted ? bags.weights[j - bags.indices] : F(1);
                 pool_row<Max, N>(base + *j * stride, weight, Weighted, first, tail, acc);
@@ -63,7 +69,7 @@ HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range,
             const I *j = bags.indices + begin, *const stop = bags.indices + end;
             const I* const fetch_stop = lookups_end - end < fetch ? bags.indices + lookups_end - fetch : stop;
             for (; j < fetch_stop; ++j) {
-                prefetch_block<N>(base + j[fetch] * stride, tail);
+                prefetch_block<N>(prefetch_address(base, j[fetch] * stride), tail);
                 add(j);
             }
             for (; j < stop; ++j) add(j);
@@ -75,6 +81,7 @@ HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range,
             HOTROW_UNROLL
             for (int k = 0; k < N; ++k) store_block<N>(out.row(b) + d, k, acc[k], tail);
         }
+        in_range &= inside;
     });
 }
 
@@ -82,13 +89,14 @@ HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range,
 // mean:  sum / sum_j w[j]                                     without those where indices[j] == padding_idx
 // sqrtn: sum / sqrt(sum_j w[j]^2)
 // max:   out[b, d] = max_j w[j] table[indices[j], d]          zeros for an empty bag
+// Lookups outside the table are left out and clear `in_range`.
 template <class F, class I>
-void embedding_bag(Mat<const F> table, const Bags<F, I>& bags, Range range, Mat<F> out) {
+void embedding_bag(Mat<const F> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
     const bool max = bags.mode == Mode::max;
-    if (max && bags.weights) pool<true, true>(table, bags, range, out);
-    else if (max) pool<true, false>(table, bags, range, out);
-    else if (bags.weights) pool<false, true>(table, bags, range, out);
-    else pool<false, false>(table, bags, range, out);
+    if (max && bags.weights) pool<true, true>(table, bags, range, out, in_range);
+    else if (max) pool<true, false>(table, bags, range, out, in_range);
+    else if (bags.weights) pool<false, true>(table, bags, range, out, in_range);
+    else pool<false, false>(table, bags, range, out, in_range);
 }
 
 }  // namespace

@@ -223,14 +223,20 @@ HOTROW_INLINE void store_block(T* p, int k, pack<T> a, Tail<T> tail) {
     else store(p + k * lanes<T>, a, tail);
 }
 
+// p + offset as a number: a prefetch may name memory that is not there, pointer arithmetic may not.
+template <class T>
+HOTROW_INLINE const T* prefetch_address(const T* p, int64_t offset) {
+    return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(p) + uintptr_t(offset) * sizeof(T));
+}
+
 // Fetches the cache lines of a block of N registers ahead of its use: one for each 64 bytes, the last of them for the
 // last element. (A block across one line more than it has registers misses that line: cheaper than asking twice.)
 template <int N, bool Write = false, class T>
 HOTROW_INLINE void prefetch_block(const T* p, Tail<T> tail) {
     HOTROW_UNROLL
     for (int i = 0; i + 64 / int(sizeof(T)) < N * lanes<T>; i += 64 / int(sizeof(T)))
-        __builtin_prefetch(p + i, Write, 3);
-    __builtin_prefetch(p + (N - 1) * lanes<T> + tail.count - 1, Write, 3);
+        __builtin_prefetch(prefetch_address(p, i), Write, 3);
+    __builtin_prefetch(prefetch_address(p, (N - 1) * lanes<T> + tail.count - 1), Write, 3);
 }
 
 // Transposing reduction. Each of a and b holds lanes<T> / Group partial groups of Group lanes; the result holds those

@@ -60,8 +60,8 @@ _APART = {
 }
 
 
-def arrays(op: str, *values: Any) -> tuple[list[Any], Dims]:
-    """Check the array arguments of an operator, in the order of its table entry.
+def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]:
+    """Check the array arguments of an operator, in the order of its table entry; without `bounds`, not their values.
 
     Returns the arrays a backend may be called with and the length behind each letter. Arrays that are read along one
     axis are made contiguous and lists become arrays; tables, gradients and outputs are never copied. An output that is
@@ -94,14 +94,11 @@ def arrays(op: str, *values: Any) -> tuple[list[Any], Dims]:
         if spec.widen and dtype != np.int64:
             a = a.astype(np.int64)
         checked.append(a)
-    kernels = _backend.kernels()
-    for i, name, bound in _BOUNDED[op]:
-        rows = _ANY_ROW if bound == "int64" else dims[bound]
-        position = kernels.first_out_of_range(checked[i], rows, _threads.count)
-        if position >= 0:
-            _out_of_range(name, checked[i], position, rows)
+    if bounds:
+        check_bounds(op, checked, dims)
+    may_share_memory = _backend.kernels().may_share_memory
     for i, j in _APART[op]:
-        if checked[j] is not None and kernels.may_share_memory(checked[i], checked[j]):
+        if checked[j] is not None and may_share_memory(checked[i], checked[j]):
             _check_overlap(op, i, j, checked)
     return checked, dims
 
@@ -175,6 +172,16 @@ def _allocate(spec: _Spec, dims: Dims, kinds: dict[str, np.dtype[Any]]) -> Array
 def _check_overlap(op: str, i: int, j: int, checked: list[Any]) -> None:
     if np.shares_memory(checked[i], checked[j]):
         raise ValueError(f"{_SPECS[op][i].name} overlaps {_SPECS[op][j].name} in memory")
+
+
+def check_bounds(op: str, checked: list[Any], dims: Dims) -> None:
+    """IndexError unless every index lies in [0, rows of its table); negative ones do not wrap."""
+    first_out_of_range = _backend.kernels().first_out_of_range
+    for i, name, bound in _BOUNDED[op]:
+        rows = _ANY_ROW if bound == "int64" else dims[bound]
+        position = first_out_of_range(checked[i], rows, _threads.count)
+        if position >= 0:
+            _out_of_range(name, checked[i], position, rows)
 
 
 def _out_of_range(name: str, indices: Array, position: int, rows: int) -> None:

@@ -137,7 +137,9 @@ def embedding_bag(
     padding_idx: int,
     out: Array,
     threads: int,
-) -> None:
+) -> bool:
+    if first_out_of_range(indices, len(table), threads) >= 0:
+        return False
     t, i, s, o = _matrix(table), _vector(indices), _vector(offsets), _matrix(out, True)
     w = _vector(np.empty(0, table.dtype) if weights is None else weights)
     parts = _useful_threads(i.size * table.shape[1] * table.itemsize, threads)
@@ -146,6 +148,7 @@ def embedding_bag(
     _parallel(
         _embedding_bag, [(t, i, s, w, weights is not None, mode, padding_idx, *piece, o) for piece in pairwise(cuts)]
     )
+    return True
 
 
 # --- scatter_add ------------------------------------------------------------------------------------------------------

@@ -119,10 +119,13 @@ def embedding_bag(
     number = _check.mode(mode)
     if not include_last_offset and (starts := np.asarray(offsets)).ndim == 1:
         offsets = np.append(starts, np.array(np.size(indices), starts.dtype))
-    (table, indices, starts, weights, out), dims = _check.arrays("embedding_bag", table, indices, offsets, weights, out)
+    # A new array is thrown away if an index turns out to be bad; one of the caller's must not be touched before.
+    checked, dims = _check.arrays("embedding_bag", table, indices, offsets, weights, out, bounds=out is not None)
+    table, indices, starts, weights, out = checked
     _check.offsets(starts, dims["N"])
     padding = _check.padding_idx(padding_idx, dims["R"])
-    _backend.kernels().embedding_bag(table, indices, starts, weights, number, padding, out, _threads.count)
+    if not _backend.kernels().embedding_bag(table, indices, starts, weights, number, padding, out, _threads.count):
+        _check.check_bounds("embedding_bag", checked, dims)
     return out
 
 
