@@ -18,6 +18,16 @@ from hotrow import Sampling
 from hotrow._ops import OPS, Arg
 
 
+class Copies:
+    """Gives copies of its memory: what is written to them is lost."""
+
+    def __init__(self, a: Array) -> None:
+        self.a = a
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        return self.a.copy()
+
+
 class Bad(NamedTuple):
     """One bad input: make() gives the arguments."""
 
@@ -95,6 +105,9 @@ def _of_dtype(op: str, arg: Arg, first: dict[str, str]) -> Iterator[Bad]:
     if arg.dtype in ("F", "I") and first.setdefault(arg.dtype, arg.name) != arg.name:
         other = np.float64 if arg.dtype == "F" else np.int32
         text = f"{arg.name} must be {native.name} as {first[arg.dtype]} is, not {other.__name__}"
+        roles = {other.name: other.role for other in OPS[op]}
+        if arg.role != "in" and roles[first[arg.dtype]] == "in":  # the table decides, wherever it stands
+            text = f"{first[arg.dtype]} must be {other.__name__} as {arg.name} is, not {native.name}"
         yield Bad(f"{arg.name}-mixed", _spoilt(op, arg.name, lambda a: a.astype(other)), TypeError, text)
 
 
@@ -129,6 +142,8 @@ def _of_layout(op: str, arg: Arg) -> Iterator[Bad]:
         yield layout("columns", lambda a: np.repeat(a, 2, axis=1)[:, ::2], apart)
         yield layout("misaligned", misaligned, apart)
     if written:
+        text = "{} must be an array, not Copies, which gives copies of its memory"
+        yield layout("copies", Copies, text, TypeError)
         yield layout(
             "overlap", lambda a: as_strided(a, a.shape, (4, 4)), "the rows of {} overlap: its strides are {} bytes"
         )
@@ -176,7 +191,7 @@ def _of_option(op: str, name: str, value: Any, error: type[Exception], text: str
 def _of_number(op: str, name: str, least: bool = True) -> Iterator[Bad]:
     for value in (np.nan, np.inf, -np.inf):
         yield _of_option(op, name, value, ValueError, f"{name} = {value} must be finite")
-    for value in ("1", True, 1j):
+    for value in ("1", True, 1j, np.True_, np.complex64(1), np.ones(2)):
         yield _of_option(op, name, value, TypeError, f"{name} must be a number, not {type(value).__name__}")
     if least:
         yield _of_option(op, name, -0.1, ValueError, f"{name} = -0.1 must be at least 0")
@@ -185,7 +200,7 @@ def _of_number(op: str, name: str, least: bool = True) -> Iterator[Bad]:
 def _of_integer(op: str, name: str, bounds: str, *values: int) -> Iterator[Bad]:
     for value in values:
         yield _of_option(op, name, value, ValueError, f"{name} = {value} must be {bounds}")
-    for value in (1.0, True, "1"):
+    for value in (1.0, True, "1", np.array(1.9), np.array([1, 2]), np.True_):
         yield _of_option(op, name, value, TypeError, f"{name} must be an integer, not {type(value).__name__}")
 
 
@@ -237,8 +252,15 @@ def _other(op: str) -> Iterator[Bad]:
             yield _of_overlap(op, "out", "table")
         case "embedding_bag":
             yield from _of_offsets(op, "indices")
-            modes = "mode must be one of 'sum', 'mean', 'sqrtn', 'max', not 'median'"
-            yield _of_option(op, "mode", "median", ValueError, modes)
+            for wrong in ("median", None, 0):
+                modes = f"mode must be one of 'sum', 'mean', 'sqrtn', 'max', not {wrong!r}"
+                yield _of_option(op, "mode", wrong, ValueError, modes)
+            yield Bad(
+                "no-columns",
+                lambda: {"table": np.ones((5, 0)), "indices": np.array([0, 9]), "offsets": np.array([0, 2])},
+                IndexError,
+                re.escape("indices[1] = 9 is out of range for a table of 5 rows"),
+            )
             beyond = f"padding_idx = {ROWS} is out of range for a table of {ROWS} rows"
             yield _of_option(op, "padding_idx", ROWS, IndexError, beyond)
             yield from _of_integer(op, "padding_idx", "at least 0", -1)
@@ -269,10 +291,11 @@ def _other(op: str) -> Iterator[Bad]:
             yield from _of_offsets(op, "tokens")
             yield from _of_number(op, "lr")
             yield from _of_number(op, "lr_end")
-            yield from _of_integer(op, "window", "in [1, 10000]", 0, -1, 10_001)
-            yield from _of_integer(op, "negative", "in [0, 10000]", -1, 10_001)
+            yield from _of_integer(op, "window", "in [1, 1000]", 0, -1, 1001)
+            yield from _of_integer(op, "negative", "in [0, 1000]", -1, 1001)
             yield from _of_integer(op, "seed", "in [0, 18446744073709551615]", -1, 2**64)
             yield _of_option(op, "sampling", None, TypeError, "sampling must be a hotrow.Sampling, not NoneType")
+            yield _of_option(op, "progress", 3, TypeError, "progress must be callable, not int")
             yield _of_overlap(op, "in_table", "out_table")
 
 

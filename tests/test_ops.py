@@ -128,6 +128,20 @@ def test_one_row_may_have_any_stride(backend: ModuleType) -> None:
     np.testing.assert_array_equal(ops.gather(table, [0, 0]), np.ones((2, 5)))
 
 
+def test_tables_without_columns_and_lists_without_entries(backend: ModuleType) -> None:
+    assert ops.gather(np.ones((5, 0)), np.array([[0, 4]])).shape == (1, 2, 0)
+    assert ops.embedding_bag(np.ones((5, 0)), [0, 4], [0, 2]).shape == (1, 0)
+    assert ops.gather(np.ones((5, 3)), []).shape == (0, 3)
+    assert ops.embedding_bag(np.ones((5, 3)), [], [], include_last_offset=False).shape == (0, 3)
+
+
+def test_an_output_comes_back_as_it_went_in(backend: ModuleType, tmp_path: Path) -> None:
+    out = np.memmap(tmp_path / "out", np.float32, "w+", shape=(2, 3))
+    assert ops.gather(np.ones((5, 3), np.float32), [0, 4], out=out) is out
+    assert ops.embedding_bag(np.ones((5, 3), np.float32), [0, 4], [0, 1, 2], out=out) is out
+    assert (out == 1).all()
+
+
 def test_lists_of_indices_and_interleaved_tables(backend: ModuleType) -> None:
     both = np.ones((6, 8), np.float32)
     loss = ops.skipgram_step(both[:, :4], both[:, 4:], [0, 5], [1, 2], [[3], [4]], lr=0.5)

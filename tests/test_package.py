@@ -145,7 +145,7 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     {LOOK_UP * 2}
 assert [str(w.message) for w in caught if w.category is RuntimeWarning] == [
-    "hotrow was installed without its native kernels: it runs on Numba, which is slower"
+    "hotrow has no native kernels in this installation: it runs on Numba, which is slower"
 ]
 hotrow.show_config()
 """

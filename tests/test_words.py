@@ -7,6 +7,7 @@ import lzma
 import os
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,12 @@ def test_words_are_numbered_by_frequency_then_appearance() -> None:
     assert (corpus.tokens.dtype, corpus.offsets.dtype, corpus.counts.dtype) == (np.int32, np.int64, np.int64)
 
 
-@pytest.mark.parametrize("sentences", [[], [[]], [["once"]]])
-def test_a_corpus_without_words_is_an_error(sentences: list[list[str]]) -> None:
-    words = sum(map(len, sentences))
-    with pytest.raises(ValueError, match=f"^no word occurs 5 times among {words}: nothing to train on$"):
-        text.encode(sentences)
+def test_a_corpus_without_words_is_an_error() -> None:
+    for nothing in ([], [[]]):
+        with pytest.raises(ValueError, match=r"^the text has no words$"):
+            text.encode(nothing)
+    with pytest.raises(ValueError, match=r"^no word occurs 5 times among the text's 2: lower min_count$"):
+        text.encode([["once"], ["twice"]])
 
 
 def test_python_brings_english() -> None:
@@ -126,8 +128,8 @@ def test_a_bar_shows_epochs(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 0}, r"window = 0 must be in \[1, 10000\]"),
-        ({"negative": -1}, r"negative = -1 must be in \[0, 10000\]"),
+        ({"window": 0}, r"window = 0 must be in \[1, 1000\]"),
+        ({"negative": -1}, r"negative = -1 must be in \[0, 1000\]"),
         ({"sample": -1.0}, r"sample = -1\.0 must be at least 0"),
         ({"epochs": 0}, "epochs = 0 must be at least 1"),
         ({"vector_size": 0}, "vector_size = 0 must be at least 1"),
@@ -213,6 +215,22 @@ def test_a_failed_save_leaves_the_old_file(
     assert os.listdir(tmp_path) == ["vectors.txt"]
 
 
+def test_saving_follows_links_and_leaves_pipes(tmp_path: Path) -> None:
+    target, link, pipe = (tmp_path / name for name in ("target", "link", "pipe"))
+    target.write_text("before")
+    link.symlink_to(target)
+    saved = WordVectors(["a"], np.ones((1, 2)))
+    saved.save_word2vec(link)
+    assert link.is_symlink()
+    assert target.read_text() == "1 2\na 1 1\n"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        saved.save_word2vec(pipe)
+        assert read.result() == "1 2\na 1 1\n"
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+
+
 @pytest.mark.parametrize("word", ["two words", "", " led", "tail\n", "a\u00a0b", "a\tb"])
 def test_words_the_format_cannot_hold(tmp_path: Path, word: str) -> None:
     with pytest.raises(ValueError, match=r"^word2vec text format cannot hold the word "):
@@ -228,11 +246,11 @@ def test_demo_trains_on_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path.write_text(POEM * 30)
     options = ["--vectors", str(saved), "--size", "8", "--epochs", "2", "--min-count", "1"]
     assert cli.main(["demo", "--corpus", str(path), *options, "tyger", "lamb"]) == 0
-    shown = capsys.readouterr().out
+    shown, complaints = capsys.readouterr()
     assert "hotrow.gather(table, [4, 1, 3, 3]) is equal to the product." in shown
-    assert "450 words in 90 sentences, 13 different" in shown
+    assert "450 words, 13 different (each at least 1 times), read in " in shown
     assert f"13 vectors written to {saved} in word2vec text format" in shown
-    assert "lamb  (not in the vocabulary)" in shown
+    assert "'lamb' is not among the words of the text" in complaints
     assert len(parse(saved)["tyger"]) == 8
 
 
@@ -242,8 +260,49 @@ def test_demo_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == f"hotrow: [Errno 2] No such file or directory: {str(absent)!r}\n"
     (tmp_path / "empty.txt").touch()
     assert cli.main(["demo", "--corpus", str(tmp_path / "empty.txt")]) == 1
-    assert capsys.readouterr().err == "hotrow: no word occurs 5 times among 0: nothing to train on\n"
-    assert os.listdir(tmp_path) == ["empty.txt"]
+    assert capsys.readouterr().err == f"hotrow: {tmp_path / 'empty.txt'}: the text has no words\n"
+    cut = tmp_path / "cut.txt.xz"
+    cut.write_bytes(lzma.compress(POEM.encode() * 99)[:-40])
+    assert cli.main(["demo", "--corpus", str(cut)]) == 1
+    assert capsys.readouterr().err.startswith(f"hotrow: {cut}: ")
+    assert sorted(os.listdir(tmp_path)) == ["cut.txt.xz", "empty.txt"]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "complaint"),
+    [
+        (".", "it is a directory"),
+        ("nowhere/vectors.txt", "there is no directory"),
+        ("poem.txt", "is the corpus: choose another name"),
+    ],
+)
+def test_demo_refuses_a_bad_target_before_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], vectors: str, complaint: str
+) -> None:
+    poem = tmp_path / "poem.txt"
+    poem.write_text(POEM)
+    assert cli.main(["demo", "--corpus", str(poem), "--vectors", str(tmp_path / vectors)]) == 1
+    shown, complaints = capsys.readouterr()
+    assert complaint in complaints
+    assert shown == ""
+    assert poem.read_text() == POEM
+
+
+@pytest.mark.parametrize(
+    "option", ["--epochs=0", "--size=0", "--min-count=0", "--sample=-1", "--sample=nan", "--seed=-1"]
+)
+def test_demo_refuses_bad_numbers(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["demo", option])
+    assert stopped.value.code == 2
+    assert f"argument {option.split('=')[0]}: must be at least " in capsys.readouterr().err
+
+
+def test_demo_says_when_nothing_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "poem.txt").write_text(POEM)
+    options = ["--vectors", str(tmp_path / "v"), "--size", "8", "--min-count", "1", "--sample", "1e-9"]
+    assert cli.main(["demo", "--corpus", str(tmp_path / "poem.txt"), *options]) == 0
+    assert "Nothing was trained: the text is too short for this --sample." in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_a_command_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

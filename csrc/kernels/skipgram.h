@@ -207,15 +207,15 @@ void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, 
     loss.pairs += range.end - range.begin;
 }
 
-// The words of a token range that survive subsampling, each with the bounds of its sentence among them; up to `window`
-// words on either side of the range serve as contexts only.
+// The words of a token range that survive subsampling, the centres, each with the bounds of its sentence among them; up
+// to `window` words on either side of the range serve as contexts only, and are looked for only if there are centres.
 template <class I>
 struct KeptWords {
     I* word;
     int64_t* position;
     int32_t* sentence_begin;
     int32_t* sentence_end;
-    int32_t centers_begin = 0, centers_end = 0, count = 0;
+    int32_t centers_begin, centers_end, count;
 
     HOTROW_INLINE KeptWords(const SkipGram<I>& job, Range range, Scratch& scratch) {
         const int64_t room = kTokensPerBlock + 2 * job.window;
@@ -226,29 +226,34 @@ struct KeptWords {
         const Draws draws(job.seed, Stream::keep);
         const auto kept = [&](int64_t p) { return low(draws[uint64_t(p)]) <= job.keep[job.tokens[p]]; };
 
-        int64_t s = sentence_of(job, range.begin), p = range.begin;
-        int64_t left = 0;
-        while (p > job.offsets[s] && left < job.window) left += kept(--p);
-        while (count < left) {
-            if (kept(p)) push(job, p);
-            ++p;
-        }
-        p = range.begin;
-        centers_begin = count;
-        for (int32_t begin = 0; p < range.end; ++s) {
-            const int64_t end = job.offsets[s + 1];
-            for (; p < end && p < range.end; ++p)
+        count = centers_begin = int32_t(job.window);
+        const int64_t first = sentence_of(job, range.begin);
+        int32_t first_end = count, last_begin = count;  // centres of the first and of the last sentence
+        int64_t p = range.begin, s = first;
+        for (; p < range.end; ++s) {
+            last_begin = count;
+            for (; p < job.offsets[s + 1] && p < range.end; ++p)
                 if (kept(p)) push(job, p);
-            if (p == range.end) {
-                centers_end = count;
-                for (; p < end && count < centers_end + job.window; ++p)
-                    if (kept(p)) push(job, p);
-            }
-            for (int32_t i = begin; i < count; ++i) {
-                sentence_begin[i] = begin;
-                sentence_end[i] = count;
-            }
-            begin = count;
+            if (s == first) first_end = count;
+            set_bounds(last_begin, count, last_begin, count);
+        }
+        centers_end = count;
+        if (last_begin < centers_end) {  // the last sentence may go on
+            for (; p < job.offsets[s] && count < centers_end + job.window; ++p)
+                if (kept(p)) push(job, p);
+            set_bounds(last_begin, centers_end, last_begin, count);
+        }
+        if (centers_begin < first_end) {  // the first one may have begun before
+            int32_t begin = centers_begin;
+            for (p = range.begin - 1; p >= job.offsets[first] && begin > 0; --p)
+                if (kept(p)) word[--begin] = job.tokens[p];
+            for (int32_t i = centers_begin; i < first_end; ++i) sentence_begin[i] = begin;
+        }
+    }
+    HOTROW_INLINE void set_bounds(int32_t i, int32_t end, int32_t sentence_from, int32_t sentence_to) {
+        for (; i < end; ++i) {
+            sentence_begin[i] = sentence_from;
+            sentence_end[i] = sentence_to;
         }
     }
     HOTROW_INLINE void push(const SkipGram<I>& job, int64_t p) {

@@ -24,6 +24,7 @@ inline int64_t bag_at(const int64_t* offsets, int64_t bags, int64_t share) {
 // pass over them, which costs 4% of a bag of 32 rows in cache.
 template <class F, class I>
 bool embedding_bag(Mat<const F> table, const Bags<F, I>& bags, int64_t count, Mat<F> out, int threads) {
+    if (count == 0) return true;
     const auto kernel = kernels().get<F, I>().embedding_bag;
     const int64_t weight = bags.offsets[count] + count;
     const int parts = useful_threads(weight * table.cols * int64_t(sizeof(F)), threads);

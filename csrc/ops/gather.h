@@ -9,6 +9,7 @@ namespace plan {
 
 template <class F, class I>
 void gather(Mat<const F> table, const I* indices, int64_t n, Mat<F> out, int threads) {
+    if (n == 0) return;
     const auto kernel = kernels().get<F, I>().gather;
     parallel_ranges(n, 2 * n * table.cols * int64_t(sizeof(F)), threads,
                     [&](Range range) { kernel(table, indices, range, out); });

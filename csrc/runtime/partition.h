@@ -29,8 +29,8 @@ inline int bit_width(uint64_t x) {
     return bits;
 }
 
-// Stable parallel distribution of (indices[i], i) into `bins` by bin_of(row). Returns where each bin starts.
-// make_bins(counts) sees how many lookups each of the `buckets` of bucket_of(row) has, and returns the bin of each bucket.
+// Stable parallel distribution of (indices[i], i) into `bins`. Returns where each bin starts. bins_of(counts) sees how
+// many lookups each of the `buckets` of bucket_of(row) has, and returns the bin of each bucket.
 template <class X, class I, class BucketOf, class BinsOf>
 std::vector<int64_t> distribute(const X* indices, int64_t n, int threads, int buckets, const BucketOf& bucket_of,
                                 int bins, const BinsOf& bins_of, Lookup<I>* entries) {

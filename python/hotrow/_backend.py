@@ -28,11 +28,11 @@ def _load_native() -> ModuleType:
     finally:
         if ours:
             del os.environ["GOMP_SPINCOUNT"]
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=native.release_threads)
     isa = os.environ.get("HOTROW_ISA")
     if isa:
         native.use_isa(isa)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=native.release_threads)
     return native
 
 
@@ -76,13 +76,13 @@ def _choose() -> ModuleType:
         except ModuleNotFoundError:
             try:
                 use_backend("numba")
-            except ImportError as error:
+            except ImportError:
                 raise ImportError(
-                    "hotrow was installed without its native kernels (no working C++ compiler then) and Numba is not "
-                    'installed either: pip install "hotrow[numba]", or install a C++ compiler and hotrow again'
-                ) from error
+                    "hotrow has no native kernels (no working C++ compiler when it was installed) and Numba is not "
+                    'installed: pip install "hotrow[numba]", or install a C++ compiler and then hotrow again'
+                ) from None
             warnings.warn(
-                "hotrow was installed without its native kernels: it runs on Numba, which is slower",
+                "hotrow has no native kernels in this installation: it runs on Numba, which is slower",
                 RuntimeWarning,
                 stacklevel=5,  # the caller of the operator
             )

@@ -6,6 +6,7 @@ TypeError: dtype, rank, or not an array. ValueError: shape, layout, offsets, val
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,8 +87,10 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
             raise TypeError(f"{spec.name} must be {names}, not {_dtype_name(dtype)}")
         kind = kinds.setdefault(spec.kind, dtype)
         if kind is not dtype and kind != dtype and not spec.widen:
-            first = next(s.name for s in _SPECS[op] if s.kind == spec.kind)
-            raise TypeError(f"{spec.name} must be {kind.name} as {first} is, not {dtype.name}")
+            first = next(s for s in _SPECS[op] if s.kind == spec.kind)
+            if spec.written and not first.written:  # the table decides, wherever it stands
+                raise TypeError(f"{first.name} must be {dtype.name} as {spec.name} is, not {kind.name}")
+            raise TypeError(f"{spec.name} must be {kind.name} as {first.name} is, not {dtype.name}")
         _check_shape(spec, a.shape, dims)
         if not a.flags.carray:
             a = _check_layout(spec, a)
@@ -110,11 +113,19 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 def _as_array(spec: _Spec, value: Any) -> Array:
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
-    if not (spec.row_strided or spec.written):
-        return np.asarray(value)
-    if isinstance(value, Sequence) or not (hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
+    copied = not (spec.row_strided or spec.written)
+    if not copied and (isinstance(value, Sequence) or not hasattr(value, "__array__")):
         raise TypeError(f"{spec.name} must be an array, not {type(value).__name__}: it is never copied")
-    return np.asarray(value)
+    try:
+        a = np.asarray(value)
+        # NumPy cannot tell whether __array__ copies: ask twice.
+        if spec.written and a.size and a.ctypes.data != np.asarray(value).ctypes.data:
+            raise TypeError(
+                f"{spec.name} must be an array, not {type(value).__name__}, which gives copies of its memory"
+            )
+    except (RuntimeError, ValueError) as error:  # torch: a tensor that requires gradients; NumPy: a ragged list
+        raise TypeError(f"{spec.name} cannot be read as an array: {error}") from error
+    return a if a.size or not copied else a.astype(spec.dtypes[-1])  # an empty list has no dtype
 
 
 def _check_shape(spec: _Spec, shape: tuple[int, ...], dims: Dims) -> None:
@@ -210,7 +221,7 @@ def offsets(offsets: Array, lookups: int, name: str = "indices") -> None:
 
 def mode(value: str) -> int:
     """The number of a pooling mode."""
-    if value not in MODES:
+    if not isinstance(value, str) or value not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {value!r}")
     return MODES.index(value)
 
@@ -225,11 +236,18 @@ def padding_idx(value: int | None, rows: int) -> int:
     return number
 
 
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """A whole number of at least `least` and at most `most`."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
-    number = int(value)
+    try:
+        if _is_boolean(value):
+            raise TypeError
+        number = operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
     if number < least or (most is not None and number > most):
         raise ValueError(
             f"{name} = {number} must be " + (f"at least {least}" if most is None else f"in [{least}, {most}]")
@@ -239,12 +257,16 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
 
 def real(name: str, value: Any, least: float = -math.inf) -> float:
     """A finite number of at least `least`."""
-    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if type(value) is float and math.isfinite(value) and value >= least:
+        return value
     try:
+        if isinstance(value, (str, bytes)) or _is_boolean(value) or np.iscomplexobj(value) or np.ndim(value) > 0:
+            raise TypeError
         number = float(value)
     except OverflowError:  # an int beyond the largest float
         number = math.inf
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} = {number} must be finite")
     if number < least:

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import lzma
+import os
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 import hotrow
 from hotrow import reference, text
 from hotrow.vectors import WordVectors
-from hotrow.word2vec import train_skipgram
+from hotrow.word2vec import Trained, train_skipgram
+
+# Words with telling neighbours in most English text, and in Python's own.
+_FAVOURITES = ("three", "january", "river", "king", "church", "music", "exception", "dictionary", "dir", "bytes")
+
+
+def _at_least(least: float, kind: Callable[[str], float]) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        number = kind(value)
+        if not least <= number < np.inf:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
+        return number
+
+    parse.__name__ = kind.__name__  # argparse names it where the value is no number at all
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,28 +43,34 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="as JSON")
     info.set_defaults(run=_info)
 
-    demo = commands.add_parser("demo", help="a lookup is a one-hot product; then train word vectors on real English")
-    demo.add_argument("--corpus", type=Path, help="train on this text (.txt, .gz, .xz), a sentence a line")
-    demo.add_argument("--vectors", type=Path, default=Path("vectors.txt"), help="where to write (default %(default)s)")
-    demo.add_argument("--size", type=int, default=100, help="length of a vector (default %(default)s)")
-    demo.add_argument("--epochs", type=int, help="passes over the text (default 20; 1 with --corpus)")
-    demo.add_argument("--min-count", type=int, default=5, help="leave out rarer words (default %(default)s)")
+    about = "Show that a lookup is a one-hot product, then train word vectors on real English."
+    more = "Ctrl-C ends the training and keeps what it has. HOTROW_NUM_THREADS sets the threads."
+    demo = commands.add_parser("demo", help=about, description=about, epilog=more)
+    whole, size = _at_least(1, int), "(default %(default)s)"
+    demo.add_argument("--corpus", metavar="FILE", type=Path, help="train on this .txt, .gz or .xz, a sentence a line")
+    demo.add_argument("--vectors", metavar="FILE", type=Path, default="vectors.txt", help=f"where to write {size}")
+    demo.add_argument("--size", metavar="N", type=whole, default=100, help=f"length of a vector {size}")
+    demo.add_argument("--epochs", metavar="N", type=whole, help="passes over the text (default 20; 1 with --corpus)")
+    demo.add_argument("--min-count", metavar="N", type=whole, default=5, help=f"leave out rarer words {size}")
     demo.add_argument(
-        "--sample", type=float, default=1e-4, help="thin out words above this share (default %(default)s)"
+        "--sample", metavar="SHARE", type=_at_least(0, float), default=1e-4, help=f"thin out more frequent words {size}"
     )
-    demo.add_argument("--seed", type=int, default=1, help="of all random draws (default %(default)s)")
-    demo.add_argument("words", nargs="*", help="show the neighbours of these words")
+    demo.add_argument("--seed", metavar="N", type=_at_least(0, int), default=1, help=f"seed of all draws {size}")
+    demo.add_argument("words", nargs="*", metavar="WORD", help="show the neighbours of these words")
     demo.set_defaults(run=_demo)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_: print(f"hotrow: {message}", file=sys.stderr)
     try:
         return int(args.run(args))
-    except (OSError, ValueError, ImportError) as error:
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, ValueError, ImportError, EOFError, lzma.LZMAError) as error:
         print(f"hotrow: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -68,45 +92,80 @@ def _show_lookup() -> None:
     print("A lookup is a one-hot matrix times the table:\n")
     for i, one_hot, row in zip(indices, reference.one_hot(indices, 5), rows, strict=True):
         print(f"  {i}  ->  {one_hot.astype(int)} @ table  =  {row}  =  table[{i}]")
-    assert (rows == product).all()
+    if not (rows == product).all():
+        raise ValueError(f"hotrow.gather gives {rows.tolist()}, the product is {product.tolist()}: please report this")
     print(f"\nhotrow.gather(table, {indices.tolist()}) is equal to the product.\n")
 
 
-def _demo(args: argparse.Namespace) -> int:
-    _show_lookup()
-    started = time.perf_counter()
+def _check_target(args: argparse.Namespace) -> None:
+    """Find out now what would fail after the training."""
+    target = args.vectors.resolve()
+    if target.is_dir():
+        raise ValueError(f"cannot write --vectors {args.vectors}: it is a directory")
+    if not target.parent.is_dir():
+        raise ValueError(f"cannot write --vectors {args.vectors}: there is no directory {target.parent}")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise ValueError(f"cannot write --vectors {args.vectors}: no permission")
+    if args.corpus and target == args.corpus.resolve():
+        raise ValueError(f"--vectors {args.vectors} is the corpus: choose another name")
+
+
+def _read(args: argparse.Namespace) -> text.Corpus:
     if args.corpus:
-        print(f"Reading {args.corpus} ...", flush=True)
-        sentences = text.read_sentences(args.corpus)
+        print(f"Reading {args.corpus}", flush=True)
+        sentences, unit = text.read_sentences(args.corpus), " lines"
     else:
-        print("Reading the English that ships with Python: its language reference and docstrings ...", flush=True)
-        sentences = text.python_sentences()
-    corpus = text.encode(sentences, args.min_count)
+        print("Reading the English that ships with Python: its language reference and docstrings", flush=True)
+        sentences, unit = text.python_sentences(), " paragraphs"
+    started = time.perf_counter()
+    try:
+        corpus = text.encode(tqdm(sentences, unit=unit, unit_scale=True, leave=False, disable=None), args.min_count)
+    except (EOFError, lzma.LZMAError, ValueError) as error:
+        raise ValueError(f"{args.corpus or 'text of Python'}: {error}") from error
     print(
-        f"{corpus.tokens.size:,} words in {corpus.offsets.size - 1:,} sentences, {len(corpus.words):,} different, "
-        f"{time.perf_counter() - started:.1f} s\n"
+        f"{corpus.tokens.size:,} words, {len(corpus.words):,} different (each at least {args.min_count} times), "
+        f"read in {time.perf_counter() - started:.1f} s\n"
     )
-    epochs = args.epochs or (1 if args.corpus else 20)
-    threads = hotrow.get_num_threads()
-    print(f"Skip-gram with negative sampling, {args.size} dimensions, {epochs} epochs, {threads} threads", flush=True)
-    trained = train_skipgram(corpus, vector_size=args.size, epochs=epochs, sample=args.sample, seed=args.seed)
-    state = "" if trained.complete else " (stopped early)"
-    losses = " -> ".join(f"{loss:.3f}" for loss in (trained.losses[:1] + trained.losses[1:][-1:])) or "none"
+    return corpus
+
+
+def _report(trained: Trained) -> None:
+    if not trained.complete:
+        print("Stopped by Ctrl-C: keeping what is trained so far.")
     rate = trained.tokens / trained.seconds / 1e6
-    print(
-        f"{trained.tokens:,} words in {trained.seconds:.2f} s: {rate:.1f} million words/s{state}; mean loss {losses}\n"
-    )
+    print(f"{trained.tokens:,} words in {trained.seconds:.2f} s: {rate:.1f} million words/s", end="")
+    first, *more = [f"{loss:.3f}" for loss in trained.losses] or ["-"]
+    print(f"; mean loss of a pair {first}" + (f", in the last epoch {more[-1]}" if more else "") + "\n")
+    if trained.complete and not any(trained.losses):
+        print("Nothing was trained: the text is too short for this --sample. Try --sample 0.\n")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    _check_target(args)
+    _show_lookup()
+    corpus = _read(args)
+    asked = [word.lower() for word in args.words]
+    for word in asked:
+        if word not in corpus.words:
+            print(f"hotrow: {word!r} is not among the words of the text", file=sys.stderr)
+    epochs = args.epochs or (1 if args.corpus else 20)
+    passes = f"{epochs} epoch{'s' * (epochs > 1)}"
+    print(f"Skip-gram with negative sampling, {args.size} dimensions, {passes}, {hotrow.get_num_threads()} threads")
+    sys.stdout.flush()
+    trained = train_skipgram(corpus, vector_size=args.size, epochs=epochs, sample=args.sample, seed=args.seed)
+    _report(trained)
     vectors = WordVectors(corpus.words, trained.vectors)
-    for word in args.words or _telling_words(vectors):
-        near = vectors.most_similar(word, 6) if word in vectors else None
-        print(f"  {word:>12}  " + ("   ".join(f"{w} {c:.2f}" for w, c in near) if near else "(not in the vocabulary)"))
+    for word in asked or _telling_words(vectors):
+        if word in vectors:
+            near = vectors.most_similar(word, 5)
+            print(f"  {word:>10}  " + "  ".join(f"{other} {cosine:.2f}" for other, cosine in near))
     vectors.save_word2vec(args.vectors)
     print(f"\n{len(vectors):,} vectors written to {args.vectors} in word2vec text format")
     return 0
 
 
 def _telling_words(vectors: WordVectors) -> list[str]:
-    """A few words to show neighbours of: favourites that the vocabulary has, then its middling frequent ones."""
-    favourites = ("server", "three", "january", "tuple", "exception", "river", "king", "church", "paris", "guitar")
-    found = [w for w in favourites if w in vectors]
-    return (found + [w for w in vectors.words[100:2000:300] if w not in found])[:7]
+    """A few words to show neighbours of: favourites frequent enough to have learned something, else frequent words."""
+    frequent = vectors.words[: max(50, len(vectors) // 10)]
+    found = [word for word in _FAVOURITES if word in frequent]
+    return (found + [word for word in frequent[20::40] if word not in found])[:6]

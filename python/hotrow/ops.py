@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hotrow import _backend, _check, _threads
-from hotrow._ops import FLOATS
+from hotrow._ops import FLOATS, INDICES
 from hotrow.sampling import Sampling
 
 Floats = NDArray[np.floating[Any]]
@@ -40,7 +40,7 @@ def empty_table(rows: int, width: int, dtype: Any = np.float32) -> Floats:
         float[rows, width]: not initialised; a view with padding between rows where width asks for it.
     """
     rows, width = _check.integer("rows", rows, 0), _check.integer("width", width, 0)
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(np.float32 if dtype is None else dtype)
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32 or float64, not {dtype}")
     per_line = 64 // dtype.itemsize
@@ -68,13 +68,13 @@ def gather(table: Floats, indices: ArrayLike, *, out: Floats | None = None) -> F
         ValueError: a wrong shape or layout; out overlaps an input.
         IndexError: an index outside [0, R).
     """
-    (table, rows, out), _ = _check.arrays("gather", table, indices, out)
+    (table, rows, target), _ = _check.arrays("gather", table, indices, out)
     if rows.ndim == 1:
-        _backend.kernels().gather(table, rows, out, _threads.count)
+        _backend.kernels().gather(table, rows, target, _threads.count)
     else:
-        flat = out.reshape(-1, table.shape[1])
+        flat = target.reshape(rows.size, table.shape[1])
         _backend.kernels().gather(table, rows.reshape(-1), flat, _threads.count)
-    return out
+    return target if out is None else out
 
 
 def embedding_bag(
@@ -117,16 +117,21 @@ def embedding_bag(
         torch.nn.EmbeddingBag; weighted mean and sqrtn as TensorFlow's embedding_lookup_sparse.
     """
     number = _check.mode(mode)
-    if not include_last_offset and (starts := np.asarray(offsets)).ndim == 1:
-        offsets = np.append(starts, np.array(np.size(indices), starts.dtype))
+    if not include_last_offset:
+        starts = np.asarray(offsets)
+        if starts.ndim == 1 and (starts.dtype in INDICES or not starts.size):
+            offsets = np.append(starts.astype(np.int64), np.size(indices))
     # A new array is thrown away if an index turns out to be bad; one of the caller's must not be touched before.
     checked, dims = _check.arrays("embedding_bag", table, indices, offsets, weights, out, bounds=out is not None)
-    table, indices, starts, weights, out = checked
+    table, indices, starts, weights, target = checked
     _check.offsets(starts, dims["N"])
     padding = _check.padding_idx(padding_idx, dims["R"])
-    if not _backend.kernels().embedding_bag(table, indices, starts, weights, number, padding, out, _threads.count):
+    in_range = _backend.kernels().embedding_bag(
+        table, indices, starts, weights, number, padding, target, _threads.count
+    )
+    if not in_range or dims["D"] == 0:  # no column, nothing read: nothing seen
         _check.check_bounds("embedding_bag", checked, dims)
-    return out
+    return target if out is None else out
 
 
 def scatter_add(table: Floats, indices: ArrayLike, grads: Floats, *, scale: float = 1.0) -> None:
@@ -140,7 +145,7 @@ def scatter_add(table: Floats, indices: ArrayLike, grads: Floats, *, scale: floa
         table (float32 or float64[R, D]): updated in place; may be a row-strided view or memory-mapped.
         indices (int32 or int64[N]): row numbers in [0, R).
         grads (float[N, D]): of the table's dtype; may be a row-strided view.
-        scale (float): factor; default 1.
+        scale (float): factor, rounded to the table's dtype; default 1.
 
     Raises:
         TypeError, ValueError, IndexError: as gather. The table is then unchanged.
@@ -234,13 +239,15 @@ def skipgram_step(
         Niu et al., "Hogwild!", 2011.
     """
     lr = _check.real("lr", lr, 0)
-    (centers, contexts, negatives, in_table, out_table), _ = _check.arrays(
+    (centers, contexts, negatives, in_table, out_table), dims = _check.arrays(
         "skipgram_step", centers, contexts, negatives, in_table, out_table
     )
+    if dims["N"] == 0:
+        return 0.0
     loss, pairs = _backend.kernels().skipgram_step(
         centers, contexts, negatives, lr, in_table, out_table, _threads.count
     )
-    return loss / pairs if pairs else 0.0
+    return float(loss / pairs)
 
 
 def skipgram_epoch(
@@ -271,13 +278,14 @@ def skipgram_epoch(
         tokens (int32 or int64[T]): word numbers in [0, R), sentence after sentence.
         offsets (int32 or int64[S + 1]): where each sentence starts in tokens, and T. Sentences may be of any length.
         sampling (Sampling): how often words are kept and drawn, over R words.
-        window (int): most words to either side; default 5.
-        negative (int): negatives drawn for a centre; one equal to the centre is left out; default 5.
+        window (int in [1, 1000]): most words to either side; default 5.
+        negative (int in [0, 1000]): negatives drawn for a centre; one equal to the centre is left out; default 5.
         lr (float): learning rate at the first token; default 0.025.
         lr_end (float): learning rate past the last, falling linearly; default: lr.
         shrink_windows (bool): draw windows from 1 to `window`, as word2vec does; False: always `window`.
         seed (int in [0, 2^64)): of all draws; default 1. Give each epoch its own.
-        progress (callable): called with the tokens done since the last call and the mean loss of a pair among them.
+        progress (callable): called with the tokens done since the last call and the mean loss of a pair among them; it
+            must leave tokens, offsets and sampling as they are.
 
     Returns:
         float: mean loss of a pair of centre and context, its negatives included, in float64; 0 without pairs.
@@ -288,12 +296,14 @@ def skipgram_epoch(
     Source:
         word2vec.c (Mikolov et al. 2013); Ji et al., "Parallelizing Word2Vec in Shared and Distributed Memory", 2016.
     """
-    window, negative = _check.integer("window", window, 1, 10_000), _check.integer("negative", negative, 0, 10_000)
+    window, negative = _check.integer("window", window, 1, 1000), _check.integer("negative", negative, 0, 1000)
     lr = _check.real("lr", lr, 0)
     lr_end = lr if lr_end is None else _check.real("lr_end", lr_end, 0)
     seed = _check.integer("seed", seed, 0, 2**64 - 1)
     if not isinstance(sampling, Sampling):
         raise TypeError(f"sampling must be a hotrow.Sampling, not {type(sampling).__name__}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     (tokens, starts, keep, accept, other, in_table, out_table), dims = _check.arrays(
         "skipgram_epoch", tokens, offsets, sampling.keep, sampling.alias_accept, sampling.alias_other,
         in_table, out_table,

@@ -1,5 +1,5 @@
 """The definition of every operator: dense one-hot products in float64. Slow, plain, and what all backends are tested
-against. Same names and arguments as hotrow.
+against. Same names and arguments as hotrow, less `out`, `progress` and `include_last_offset`.
 """
 
 from __future__ import annotations

@@ -55,10 +55,13 @@ class Sampling:
             raise ValueError(f"counts[{bad[0]}] = {n[bad[0]]} must be finite and at least 0")
         if not n.any():
             raise ValueError("counts are all 0: there is nothing to draw")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(n > 0, sample * n.sum() / n, np.inf) if sample > 0 else np.full(n.size, np.inf)
-            keep = np.minimum(np.sqrt(share) + share, 1.0)
+        n = n / n.max()  # sums and powers of shares do not overflow
+        with np.errstate(all="ignore"):
+            share = sample * n.sum() / n if sample > 0 else np.full(n.size, np.inf)
+            keep = np.where(n > 0, np.minimum(np.sqrt(share) + share, 1.0), 1.0)
             mass = np.where(n > 0, n**ns_exponent, 0.0)
+        if not np.isfinite(mass.sum()):
+            raise ValueError(f"ns_exponent = {ns_exponent} is too far from 0 for these counts")
         accept, other = _alias_table(mass / mass.sum())
         return cls(_threshold(keep), accept, other)
 

@@ -91,8 +91,10 @@ def encode(sentences: Iterable[list[str]], min_count: int = 5) -> Corpus:
     counts = np.bincount(first, minlength=len(number))
     order = np.argsort(-counts, kind="stable")
     order = order[counts[order] >= min_count]
+    if not tokens:
+        raise ValueError("the text has no words")
     if order.size == 0:
-        raise ValueError(f"no word occurs {min_count} times among {len(tokens)}: nothing to train on")
+        raise ValueError(f"no word occurs {min_count} times among the text's {len(tokens)}: lower min_count")
     renumber = np.full(len(number), -1, np.int32)
     renumber[order] = np.arange(order.size, dtype=np.int32)
     encoded = renumber[first]

@@ -6,9 +6,11 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
+from hotrow import _check
 from hotrow.ops import Floats
 
 
@@ -25,7 +27,7 @@ class WordVectors:
 
     def __init__(self, words: Sequence[str], vectors: Floats) -> None:
         self.words = list(words)
-        self.vectors = vectors
+        self.vectors = vectors = np.asarray(vectors)
         self.index = {word: i for i, word in enumerate(self.words)}
         if vectors.ndim != 2 or len(self.words) != len(vectors):
             raise ValueError(f"{len(self.words)} words need as many vectors, not an array of shape {vectors.shape}")
@@ -56,7 +58,7 @@ class WordVectors:
         Raises:
             KeyError: the word is not in the vocabulary.
         """
-        row = self._row(word)
+        row, topn = self._row(word), _check.integer("topn", topn, 0)
         v = self.vectors
         norms = np.sqrt(np.einsum("ij,ij->i", v, v))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -68,7 +70,8 @@ class WordVectors:
     def save_word2vec(self, path: str | os.PathLike[str]) -> None:
         """Write word2vec text format: a line "V D", then a word and its D numbers a line, space between.
 
-        Numbers have the digits to read the same float back. The file appears whole or not at all.
+        Numbers have the digits to read the same float back. A regular file appears whole or not at all; links are
+        followed; a pipe or a device is written to as it is.
 
         Raises:
             ValueError: a word holds white space or is empty, which the format cannot tell apart.
@@ -77,14 +80,15 @@ class WordVectors:
         for word in self.words:
             if len(word.split()) != 1 or word.split()[0] != word:
                 raise ValueError(f"word2vec text format cannot hold the word {word!r}")
-        path = Path(path)
-        digits = ".9g" if self.vectors.dtype == np.float32 else ".17g"
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file():
+            with open(path, "w", encoding="utf-8", newline="\n") as file:
+                self._write(file)
+            return
         handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
         try:
             with open(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(f"{len(self)} {self.vectors.shape[1]}\n")
-                for word, row in zip(self.words, self.vectors.tolist(), strict=True):
-                    file.write(f"{word} {' '.join([format(x, digits) for x in row])}\n")
+                self._write(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())
@@ -92,6 +96,12 @@ class WordVectors:
         except BaseException:
             os.unlink(name)
             raise
+
+    def _write(self, file: TextIO) -> None:
+        digits = ".9g" if self.vectors.dtype == np.float32 else ".17g"
+        file.write(f"{len(self)} {self.vectors.shape[1]}\n")
+        for word, row in zip(self.words, self.vectors, strict=True):
+            file.write(f"{word} {' '.join([format(x, digits) for x in row.tolist()])}\n")
 
 
 def _umask() -> int:
