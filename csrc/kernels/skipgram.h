@@ -294,7 +294,8 @@ void skipgram_epoch(const SkipGram<I>& job, Range range, void* memory, Mat<F> in
         for (int64_t k = 0; k < job.negative; ++k) {
             const uint64_t x = negatives[uint64_t(kept.position[t] * job.negative + k)];
             const uint64_t bucket = scale_high(x, uint64_t(job.vocabulary));
-            row[k] = low(x) <= job.alias_accept[bucket] ? I(bucket) : I(job.alias_other[bucket]);
+            const I other = I(job.alias_other[bucket]);  // loaded either way: the choice is a coin toss, no branch
+            row[k] = low(x) <= job.alias_accept[bucket] ? I(bucket) : other;
             prefetch<true>(out_table.row(row[k]), row_bytes);
         }
     };
