@@ -69,7 +69,7 @@ HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range,
             const I *j = bags.indices + begin, *const stop = bags.indices + end;
             const I* const fetch_stop = lookups_end - end < fetch ? bags.indices + lookups_end - fetch : stop;
             for (; j < fetch_stop; ++j) {
-                prefetch_block<N>(prefetch_address(base, j[fetch] * stride), tail);
+                prefetch_block<N>(prefetch_address(base, j[fetch], stride), tail);
                 add(j);
             }
             for (; j < stop; ++j) add(j);

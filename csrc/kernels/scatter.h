@@ -36,19 +36,22 @@ HOTROW_INLINE void for_run_sums(const Lookup<I>* lookups, Mat<const F> grads, Ra
     const int64_t ahead = lookahead<F>(grads.cols), last = range.end - 1;
     for_blocks<F>(grads.cols, [=, &use](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
+        const auto arrive = [&](int64_t i) HOTROW_INLINE_LAMBDA {
+            const Lookup<I> next = lookups[i + ahead < last ? i + ahead : last];
+            prefetch_block<N>(grads.row(next.position) + d, tail);
+            if constexpr (Write) prefetch_block<N, true>(table.row(next.row) + d, tail);
+            return grads.row(lookups[i].position) + d;
+        };
         for (int64_t i = range.begin; i < range.end;) {
             const I row = lookups[i].row;
+            const F* grad = arrive(i);
             pack<F> sum[N];
-            for (bool first = true; i < range.end && lookups[i].row == row; ++i, first = false) {
-                const Lookup<I> next = lookups[i + ahead < last ? i + ahead : last];
-                prefetch_block<N>(grads.row(next.position) + d, tail);
-                if constexpr (Write) prefetch_block<N, true>(table.row(next.row) + d, tail);
-                const F* const grad = grads.row(lookups[i].position) + d;
+            HOTROW_UNROLL
+            for (int k = 0; k < N; ++k) sum[k] = load_block<N>(grad, k, tail);
+            while (++i < range.end && lookups[i].row == row) {
+                grad = arrive(i);
                 HOTROW_UNROLL
-                for (int k = 0; k < N; ++k) {
-                    const pack<F> g = load_block<N>(grad, k, tail);
-                    sum[k] = first ? g : sum[k] + g;
-                }
+                for (int k = 0; k < N; ++k) sum[k] += load_block<N>(grad, k, tail);
             }
             use(row, width, d, tail, sum);
         }

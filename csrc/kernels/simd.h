@@ -223,10 +223,10 @@ HOTROW_INLINE void store_block(T* p, int k, pack<T> a, Tail<T> tail) {
     else store(p + k * lanes<T>, a, tail);
 }
 
-// p + offset as a number: a prefetch may name memory that is not there, pointer arithmetic may not.
+// p + a * b by numbers that wrap: a prefetch may name memory that is not there, pointer arithmetic may not.
 template <class T>
-HOTROW_INLINE const T* prefetch_address(const T* p, int64_t offset) {
-    return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(p) + uintptr_t(offset) * sizeof(T));
+HOTROW_INLINE const T* prefetch_address(const T* p, int64_t a, int64_t b = 1) {
+    return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(p) + uintptr_t(a) * uintptr_t(b) * sizeof(T));
 }
 
 // Fetches the cache lines of a block of N registers ahead of its use: one for each 64 bytes, the last of them for the
