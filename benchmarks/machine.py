@@ -36,8 +36,8 @@ class Rates(NamedTuple):
 
 
 @intrinsic
-def _prefetch(_context, words, position):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _prefetch(_context, words, position):
+    def generate(context, builder, signature, arguments):
         words = context.make_array(signature.args[0])(context, builder, arguments[0])
         address = builder.bitcast(builder.gep(words.data, [arguments[1]]), cgutils.voidptr_t)
         i32 = ir.IntType(32)
@@ -51,7 +51,7 @@ def _prefetch(_context, words, position):  # type: ignore[no-untyped-def]
 
 # One word for each cache line moves the memory with next to no arithmetic.
 @numba.njit(nogil=True)
-def _read(repeats, words, positions, ahead):  # type: ignore[no-untyped-def]
+def _read(repeats, words, positions, ahead):
     total = np.uint32(0)
     for _ in range(repeats):
         for i in range(positions.size):
@@ -62,7 +62,7 @@ def _read(repeats, words, positions, ahead):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True)
-def _update(repeats, words, positions, ahead, mask):  # type: ignore[no-untyped-def]
+def _update(repeats, words, positions, ahead, mask):
     for _ in range(repeats):
         for i in range(positions.size):
             if ahead:

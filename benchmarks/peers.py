@@ -66,7 +66,7 @@ def _numpy(case: Case) -> Calls:
 
 
 @numba.njit
-def _loop_gather(table, indices, out):  # type: ignore[no-untyped-def]
+def _loop_gather(table, indices, out):
     for i in range(indices.size):
         for d in range(table.shape[1]):
             out[i, d] = table[indices[i], d]
@@ -74,7 +74,7 @@ def _loop_gather(table, indices, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _loop_bag(table, indices, offsets):  # type: ignore[no-untyped-def]
+def _loop_bag(table, indices, offsets):
     out = np.zeros((offsets.size - 1, table.shape[1]), table.dtype)
     for b in range(offsets.size - 1):
         for i in range(offsets[b], offsets[b + 1]):
@@ -84,14 +84,14 @@ def _loop_bag(table, indices, offsets):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _loop_scatter(table, indices, grads, scale):  # type: ignore[no-untyped-def]
+def _loop_scatter(table, indices, grads, scale):
     for i in range(indices.size):
         for d in range(table.shape[1]):
             table[indices[i], d] += scale * grads[i, d]
 
 
 @numba.njit
-def _loop_coalesce(indices, grads):  # type: ignore[no-untyped-def]
+def _loop_coalesce(indices, grads):
     order = np.argsort(indices, kind="mergesort")
     rows, values = np.empty_like(indices), np.zeros_like(grads)
     u = -1

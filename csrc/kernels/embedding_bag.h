@@ -1,5 +1,4 @@
 #pragma once
-#include "kernels/gather.h"
 #include "kernels/simd.h"
 
 namespace hotrow {

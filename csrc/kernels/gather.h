@@ -5,14 +5,6 @@ namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
 
-// How many lookups ahead a row is fetched: as many as fit 8 KiB, at least 4, at most 32. On a Zen 5 with two channels,
-// 32 was best for rows of 256 B, 16 for 512 B and 8 to 16 for 1 KiB.
-template <class F>
-HOTROW_INLINE int64_t lookahead(int64_t cols) {
-    const int64_t fit = 8192 / (cols * int64_t(sizeof(F)) + 1);
-    return fit < 4 ? 4 : fit > 32 ? 32 : fit;
-}
-
 // out[i, :] = table[indices[i], :]
 template <class F, class I>
 void gather(Mat<const F> table, const I* indices, Range range, Mat<F> out) {

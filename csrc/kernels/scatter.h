@@ -1,6 +1,5 @@
 // The gradient of a lookup. Lookups name a gradient row each; see runtime/partition.h for how they are ordered.
 #pragma once
-#include "kernels/gather.h"
 #include "kernels/simd.h"
 
 namespace hotrow {

@@ -290,20 +290,20 @@ void skipgram_epoch(const SkipGram<I>& job, Range range, void* memory, Mat<F> in
 
     const auto draw = [&](int32_t t) {
         I* const row = drawn + t % ring * job.negative;
-        prefetch<true>(out_table.row(kept.word[t]), row_bytes);
+        prefetch_to_write(out_table.row(kept.word[t]), row_bytes);
         for (int64_t k = 0; k < job.negative; ++k) {
             const uint64_t x = negatives[uint64_t(kept.position[t] * job.negative + k)];
             const uint64_t bucket = scale_high(x, uint64_t(job.vocabulary));
             const I other = I(job.alias_other[bucket]);  // loaded either way: the choice is a coin toss, no branch
             row[k] = low(x) <= job.alias_accept[bucket] ? I(bucket) : other;
-            prefetch<true>(out_table.row(row[k]), row_bytes);
+            prefetch_to_write(out_table.row(row[k]), row_bytes);
         }
     };
     for (int32_t t = kept.centers_begin; t < kept.centers_end && t < kept.centers_begin + ahead; ++t) draw(t);
     for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
         if (t + ahead < kept.centers_end) draw(t + ahead);
         const int64_t arrival = t + job.window + ahead;
-        if (arrival < kept.count) prefetch<true>(in_table.row(kept.word[arrival]), row_bytes);
+        if (arrival < kept.count) prefetch_to_write(in_table.row(kept.word[arrival]), row_bytes);
 
         const int64_t position = kept.position[t];
         const int64_t reach = job.shrink_windows

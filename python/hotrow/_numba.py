@@ -71,7 +71,7 @@ def _parallel(kernel: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[
 
 
 @_inline
-def _row(view, r):  # type: ignore[no-untyped-def]
+def _row(view, r):
     flat, first, stride, cols = view
     start = first + r * stride
     return flat[start : start + cols]
@@ -81,7 +81,7 @@ def _row(view, r):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _gather(table, indices, begin, end, out):  # type: ignore[no-untyped-def]
+def _gather(table, indices, begin, end, out):
     """out[i, :] = table[indices[i], :]"""
     for i in range(begin, end):
         source, target = _row(table, indices[i]), _row(out, i)
@@ -99,7 +99,7 @@ def gather(table: Array, indices: Array, out: Array, threads: int) -> None:
 
 
 @_jit
-def _embedding_bag(table, indices, offsets, weights, weighted, mode, padding_idx, begin, end, out):  # type: ignore[no-untyped-def]
+def _embedding_bag(table, indices, offsets, weights, weighted, mode, padding_idx, begin, end, out):
     """out[b, :] = pool of weights[j] * table[indices[j], :] over j in offsets[b] .. offsets[b + 1] - 1"""
     for b in range(begin, end):
         target = _row(out, b)
@@ -155,7 +155,7 @@ def embedding_bag(
 
 
 @_jit
-def _scatter_add(indices, grads, scale, owner, owners, table):  # type: ignore[no-untyped-def]
+def _scatter_add(indices, grads, scale, owner, owners, table):
     """table[indices[i], :] += scale * grads[i, :] where the row is the owner's"""
     for i in range(indices.size):
         if indices[i] % owners == owner:
@@ -189,7 +189,7 @@ def _run_pieces(starts: Array, parts: int) -> list[tuple[int, int]]:
 
 
 @_jit
-def _coalesce(order, starts, grads, begin, end, values):  # type: ignore[no-untyped-def]
+def _coalesce(order, starts, grads, begin, end, values):
     """values[u, :] = sum of grads[order[i], :] over i in starts[u] .. starts[u + 1] - 1"""
     for u in range(begin, end):
         target = _row(values, u)
@@ -213,7 +213,7 @@ def coalesce(indices: Array, grads: Array, threads: int) -> tuple[Array, Array]:
 
 
 @_jit
-def _sgd_step(rows, order, starts, grads, lr, begin, end, table):  # type: ignore[no-untyped-def]
+def _sgd_step(rows, order, starts, grads, lr, begin, end, table):
     """table[rows[u], :] -= lr * sum of grads[order[i], :] over i in starts[u] .. starts[u + 1] - 1"""
     total = np.empty(table[3], table[0].dtype)
     for u in range(begin, end):
@@ -238,7 +238,7 @@ def sgd_step(indices: Array, grads: Array, lr: float, table: Array, threads: int
 
 
 @_jit_dot
-def _dot(x, y):  # type: ignore[no-untyped-def]
+def _dot(x, y):
     total = x.dtype.type(0)
     for d in range(x.size):
         total += x[d] * y[d]
@@ -246,7 +246,7 @@ def _dot(x, y):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change):  # type: ignore[no-untyped-def]
+def _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change):
     """A gradient step on all pairs of m input rows and n output rows, the first output being the positive one."""
     one = coefficients.dtype.type(1)
     loss = 0.0
@@ -281,7 +281,7 @@ def _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change
 
 
 @_jit
-def _skipgram_step(centers, contexts, negatives, lr, begin, end, in_table, out_table):  # type: ignore[no-untyped-def]
+def _skipgram_step(centers, contexts, negatives, lr, begin, end, in_table, out_table):
     """Pair after pair: one input row, one positive and the negatives that differ from it."""
     inputs, outputs = np.empty(1, centers.dtype), np.empty(1 + negatives[3], centers.dtype)
     coefficients = np.empty((1, outputs.size), in_table[0].dtype)
@@ -317,24 +317,24 @@ _32 = np.uint64(32)
 
 
 @_inline
-def _mix(z):  # type: ignore[no-untyped-def]
+def _mix(z):
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
 @_jit
-def _draw(seed, stream, index):  # type: ignore[no-untyped-def]
+def _draw(seed, stream, index):
     return _mix(_mix(seed + stream * _GOLDEN) + (np.uint64(index) + np.uint64(1)) * _GOLDEN)
 
 
 @_jit
-def _kept(tokens, keep, seed, p):  # type: ignore[no-untyped-def]
+def _kept(tokens, keep, seed, p):
     return (_draw(seed, _KEEP, p) & _LOW) <= keep[tokens[p]]
 
 
 @_jit
-def _skipgram_epoch(job, begin, end, in_table, out_table):  # type: ignore[no-untyped-def]
+def _skipgram_epoch(job, begin, end, in_table, out_table):
     """Centre after centre of tokens begin .. end - 1: its contexts on itself and the negatives that differ from it."""
     tokens, offsets, keep, accept, other, window, negative, shrink, lr_begin, lr_end, seed = job
     slope = (lr_end - lr_begin) / offsets[-1]
