@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +14,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+DATA = Path(os.environ.get("HOTROW_DATA") or Path(__file__).parents[2] / "shared/data")
 BAG = 32  # lookups in a bag
 EXPONENT = 1.05  # of Zipf's law, about that of English words
 
 
 @dataclass(frozen=True)
 class Case:
-    """A table of rows x width and the lookups in it. Arrays are made at their first use and freed with the case.
+    """A table of rows x width, the lookups in it and the state of its optimizers.
+
+    Arrays are made at their first use, shared by all who work on the case, and freed with it.
 
     zipf: lookups follow Zipf's law, low rows being frequent as in a vocabulary; else all rows are equally likely.
     """
@@ -42,16 +48,52 @@ class Case:
         return self._random(2, self.lookups)
 
     @cached_property
-    def indices(self) -> Array:
-        rng = np.random.default_rng([3, self.rows])
-        if not self.zipf:
-            return rng.integers(self.rows, size=self.lookups)
-        mass = np.cumsum(np.arange(1, self.rows + 1) ** -EXPONENT)
-        return np.searchsorted(mass, mass[-1] * rng.random(self.lookups)).clip(max=self.rows - 1)
+    def averages(self) -> Array:
+        """State of an optimizer: averages of gradients."""
+        return self._random(4, self.rows)
 
     @cached_property
+    def squares(self) -> Array:
+        """State of an optimizer: sums or averages of squared gradients, none near 0."""
+        values = self._random(5, self.rows)
+        values += 1
+        return values
+
+    @cached_property
+    def row_squares(self) -> Array:
+        """State of an optimizer: one sum for each row."""
+        return np.random.default_rng([6, self.rows]).random(self.rows, np.float32) + np.float32(0.5)
+
+    @cached_property
+    def weights(self) -> Array:
+        return np.random.default_rng([7, self.rows]).random(self.lookups, np.float32) + np.float32(0.5)
+
+    @cached_property
+    def bags(self) -> tuple[Array, Array]:
+        """The lookups, and where each bag of them starts and the last one ends."""
+        rng = np.random.default_rng([3, self.rows])
+        offsets = np.append(np.arange(0, self.lookups, BAG), self.lookups)
+        if not self.zipf:
+            return rng.integers(self.rows, size=self.lookups), offsets
+        mass = np.cumsum(np.arange(1, self.rows + 1) ** -EXPONENT)
+        return np.searchsorted(mass, mass[-1] * rng.random(self.lookups)).clip(max=self.rows - 1), offsets
+
+    @property
+    def indices(self) -> Array:
+        return self.bags[0]
+
+    @property
     def offsets(self) -> Array:
-        return np.append(np.arange(0, self.lookups, BAG), self.lookups)
+        return self.bags[1]
+
+    @property
+    def bag_grads(self) -> Array:
+        return self.grads[: self.offsets.size - 1]
+
+    @property
+    def bag_of(self) -> Array:
+        """The bag of each lookup."""
+        return np.repeat(np.arange(self.offsets.size - 1), np.diff(self.offsets))
 
     @cached_property
     def out(self) -> Array:
@@ -67,6 +109,17 @@ class Case:
         return {"N": self.indices, "B": self.offsets[1:], "U": self.touched}[letter].size
 
 
+@dataclass(frozen=True)
+class Gowalla(Case):
+    """Real bags: the places that each user of Gowalla visited."""
+
+    @cached_property
+    def bags(self) -> tuple[Array, Array]:
+        with lzma.open(GOWALLA, "rt") as lines:
+            bags = [np.array(line.split(), np.int64) for line in lines]
+        return np.concatenate(bags), np.cumsum([0, *map(len, bags)])
+
+
 CASES = (
     Case("50k x 100, 65,536 Zipf", 50_000, 100, 65_536),
     Case("50k x 300, 65,536 Zipf", 50_000, 300, 65_536),
@@ -75,3 +128,14 @@ CASES = (
 )
 HUGE = CASES[-1]  # a table of 2 GB
 SMALL = Case("50k x 100, 64 Zipf", 50_000, 100, 64)  # what a call costs beside its work
+
+
+GOWALLA = DATA / "gowalla.txt.xz"
+
+
+def real_bags() -> Case:
+    """The case of real bags, or of random ones like them."""
+    if GOWALLA.is_file():
+        return Gowalla("gowalla, 41k x 64, 810,128", 40_981, 64, 810_128)
+    print(f"{GOWALLA} is missing (HOTROW_DATA names its folder): using random bags instead")
+    return Case("for gowalla, 41k x 64, 810,128 Zipf", 40_981, 64, 810_128)

@@ -12,12 +12,11 @@ from benchmarks.peers import HOTROW
 _BARS = dict(zip(HOTROW, ("#c8501e", "#ecb48c"), strict=True))
 _MARKS = {
     "torch": ("D", "#7a5195"),
+    "FBGEMM": ("P", "#c2a000"),
     "NumPy": ("o", "#3b6fb6"),
     "Numba loop": ("s", "#4a9a5b"),
     "gensim": ("^", "#444444"),
 }
-
-SKIPGRAM = "skip-gram"
 
 Seconds = dict[str, float]
 
@@ -32,7 +31,7 @@ def _groups(results: dict[str, Any]) -> dict[str, dict[str, Seconds]]:
         for case in results["cases"]
     }
     if "skipgram" in results:
-        panels[SKIPGRAM] = {"training": results["skipgram"]["medians"]}
+        panels["skip-gram"] = {"training": results["skipgram"]["medians"]}
     return panels
 
 
@@ -54,6 +53,18 @@ def _draw_group(axes: Any, x: float, speeds: Seconds) -> None:
             axes.plot(x + 0.27, speeds[name], mark, color=color, label=name, markersize=6.5, zorder=3)
 
 
+def _grid(panels: dict[str, Any]) -> list[list[str]]:
+    """Panels side by side, a column wide for each group of bars."""
+    columns = {title: len(groups) + (len(groups) < 3) for title, groups in panels.items()}  # titles need room, too
+    width = max(columns.values())
+    rows: list[list[str]] = [[]]
+    for title, n in columns.items():
+        if len(rows[-1]) + n > width:
+            rows.append([])
+        rows[-1] += [title] * n
+    return [row + ["."] * (width - len(row)) for row in rows]
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
     """Write the chart: a panel for each case, and one for skip-gram."""
     from matplotlib import use
@@ -64,35 +75,29 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
     panels = {title: {op: _speeds(s) for op, s in groups.items()} for title, groups in _groups(results).items()}
     speeds = [speed for groups in panels.values() for group in groups.values() for speed in group.values()]
-    cases = [title for title in panels if title != SKIPGRAM]
-    columns, side = min(2, len(cases)), SKIPGRAM in panels
-    rows = -(-len(cases) // columns)
-    grid = [[*cases[columns * i :][:columns], "."][:columns] + ["."] * side for i in range(rows)]
-    if side:
-        grid[0][-1] = SKIPGRAM
-    widths = [5.5] * columns + [1.7] * side
-    figure = plt.figure(figsize=(sum(widths) + 1, 1 + 3.7 * rows), layout="constrained")
-    axes = figure.subplot_mosaic(grid, sharey=True, width_ratios=widths)
+    grid = _grid(panels)
+    figure = plt.figure(figsize=(max(6, 1.25 * len(grid[0]) + 1), 1 + 3 * len(grid)), layout="constrained")
+    axes = figure.subplot_mosaic(grid, sharey=True)
     handles: dict[str, Any] = {}
     for title, groups in panels.items():
         ax = axes[title]
         for x, group in enumerate(groups.values()):
             _draw_group(ax, x, group)
         ax.set_title(title, fontsize=12)
-        ax.set_xticks(range(len(groups)), groups, fontsize=10)
+        ax.set_xticks(range(len(groups)), [op.replace("_", "\n") for op in groups], fontsize=10)
         ax.set_xlim(-0.6, len(groups) - 0.4)
         ax.axhline(1, color="black", linewidth=1, zorder=2.5)
         ax.grid(axis="y", color="#dddddd", linewidth=0.7, zorder=0)
         ax.spines[["top", "right"]].set_visible(False)
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    first = axes[cases[0]]
-    first.set_yscale("log")
-    first.set_ylim(min(speeds) / 1.6, max(speeds) * 1.8)
-    first.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}x"))
+    ax.set_yscale("log")
+    ax.set_ylim(min(speeds) / 1.6, max(speeds) * 1.8)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}x"))
     m = results["machine"]
     figure.suptitle(f"Speed, fastest peer = 1x: {m['cpu']}, {m['isa']}, {m['threads']} threads", fontsize=13)
     names = [name for name in (*_BARS, *_MARKS) if name in handles]
-    where = {"loc": "lower right"} if side and rows > 1 else {"loc": "outside lower center", "ncols": 3 * columns}
+    room = grid[-1].count(".") > 1
+    where = {"loc": "lower right", "ncols": 2} if room else {"loc": "outside lower center", "ncols": 4}
     figure.legend([handles[name] for name in names], names, frameon=False, fontsize=11, **where)
     figure.savefig(path, dpi=110)
     plt.close(figure)

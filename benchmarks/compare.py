@@ -17,16 +17,17 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 import hotrow
-from benchmarks import chart, machine, skipgram
-from benchmarks.cases import CASES, HUGE, SMALL, Case
+from benchmarks import chart, machine, pooling, skipgram
+from benchmarks.cases import CASES, HUGE, SMALL, Case, real_bags
 from benchmarks.operators import OPERATORS
 from benchmarks.peers import HOTROW, LIBRARIES, peers
 from benchmarks.timing import Time, take_turns
 from hotrow._config import config
 
 _ROOT = Path(__file__).parents[1]
-_SMALL_OPS = ("gather", "scatter_add", "sgd_step")
-_PACKAGES = ("numpy", "numba", "torch", "gensim")
+_SMALL_OPS = [op for op in OPERATORS if op not in ("embedding_bag", "coalesce")]
+_BAG_OPS = ("embedding_bag", "bag_rowwise_adagrad")
+_PACKAGES = ("numpy", "numba", "torch", "fbgemm_gpu_cpu", "gensim")
 
 
 def _version(package: str) -> str | None:
@@ -86,21 +87,34 @@ def best_peer(times: dict[str, Time]) -> str:
 
 
 def _measure(case: Case, operators: list[str], rounds: int) -> Iterator[tuple[str, dict[str, Time]]]:
-    available = peers(case)
     for op in operators:
-        OPERATORS[op].verify(case, available[op])
-        yield op, take_turns(available[op], rounds)
+        available = peers(case, op)
+        OPERATORS[op].verify(case, available)
+        with OPERATORS[op].unchanged(case):
+            times = take_turns(available, rounds)
+        yield op, times
 
 
-def _line(name: str, cells: list[str], width: int = 14) -> str:
-    return f"{name:14}" + "".join(f"{cell:>{width}}" for cell in cells)
+def _line(name: str, cells: list[str], extra: tuple[str, ...] = ()) -> str:
+    """Cells below the libraries' names and those of the extra columns."""
+    columns = [*LIBRARIES, "best peer is", "x best peer", *extra]
+    return f"{name:20}" + "".join(f"{cell:>{max(9, len(c) + 2)}}" for c, cell in zip(columns, cells, strict=True))
 
 
-def _times(times: dict[str, Time], unit: float) -> list[str]:
+def _heading(unit: str, extra: tuple[str, ...] = ()) -> str:
+    return _line(unit, [*LIBRARIES, "best peer is", "x best peer", *extra], extra)
+
+
+def _cells(times: dict[str, Time], unit: float) -> list[str]:
+    """The times, the best peer and how many times its time is hotrow's."""
+
     def cell(time: Time) -> str:
-        return f"{'~' * (time.high > 2 * time.low)}{time.median / unit:.3g}"
+        median = time.median / unit
+        return "~" * (time.high > 2 * time.low) + (f"{median:.3g}" if median < 1000 else f"{median:.0f}")
 
-    return [cell(times[name]) if name in times else "-" for name in LIBRARIES]
+    best = best_peer(times)
+    ratio = times[best].median / times["hotrow"].median
+    return [*(cell(times[name]) if name in times else "-" for name in LIBRARIES), best, f"{ratio:.2f}"]
 
 
 def compare_case(case: Case, operators: list[str], threads: int, rounds: int) -> dict[str, Any]:
@@ -108,32 +122,32 @@ def compare_case(case: Case, operators: list[str], threads: int, rounds: int) ->
     rates = machine.rates(case, threads, rounds)
     shown = ", ".join(f"{name} {rate / 1e9:.1f}" for name, rate in rates._asdict().items())
     print(f"\n{case.name} (machine, GB/s: {shown})")
-    print(_line("ms", [*LIBRARIES, "best peer is", "x best peer", "GB/s", "of limit"]), flush=True)
+    extra = ("GB/s", "of limit")
+    print(_heading("ms", extra), flush=True)
     results: dict[str, Any] = {}
     for op, times in _measure(case, operators, rounds):
-        ours, best = times["hotrow"].median, best_peer(times)
-        ratio, moved = times[best].median / ours, OPERATORS[op].bytes(case)
+        ours, best, moved = times["hotrow"].median, best_peer(times), OPERATORS[op].bytes(case)
         limit = OPERATORS[op].floor(case, rates) / ours
-        cells = [best, f"{ratio:.2f}", f"{moved / ours / 1e9:.1f}", f"{limit:.0%}"]
-        print(_line(op, _times(times, 1e-3) + cells), flush=True)
+        print(_line(op, [*_cells(times, 1e-3), f"{moved / ours / 1e9:.1f}", f"{limit:.0%}"], extra), flush=True)
         results[op] = {
             "seconds": {name: time._asdict() for name, time in times.items()},
-            "best_peer": best, "x_best_peer": ratio, "bytes": moved, "of_limit": limit,
+            "best_peer": best, "x_best_peer": times[best].median / ours, "bytes": moved, "of_limit": limit,
         }  # fmt: skip
-    return {"case": case.name, "rates": rates._asdict(), "operators": results}
+    result = {"case": case.name, "rates": rates._asdict(), "operators": results}
+    if "embedding_bag" in operators:
+        result["pooling"] = {name: time._asdict() for name, time in pooling.measure(case, rounds).items()}
+    return result
 
 
 def compare_small(operators: list[str], rounds: int) -> dict[str, Any]:
     """Print and return what a call with few lookups costs."""
     case = replace(SMALL)
     print(f"\nsmall calls: {case.name}, 1 thread")
-    print(_line("microseconds", [*LIBRARIES, "best peer is", "x best peer"]), flush=True)
+    print(_heading("microseconds"), flush=True)
     results: dict[str, Any] = {}
     with num_threads(1):
         for op, times in _measure(case, operators, rounds):
-            best = best_peer(times)
-            ratio = times[best].median / times["hotrow"].median
-            print(_line(op, [*_times(times, 1e-6), best, f"{ratio:.2f}"]), flush=True)
+            print(_line(op, _cells(times, 1e-6)), flush=True)
             results[op] = {name: time._asdict() for name, time in times.items()}
     return results
 
@@ -153,9 +167,10 @@ def _arguments() -> tuple[argparse.Namespace, list[Case]]:
     parser.add_argument("--no-skipgram", action="store_true", help="operators only")
     parser.add_argument("--words", type=int, default=4_000_000, help="of the corpus for skip-gram; 0 is all")
     a = parser.parse_args()
-    cases = [case for case in CASES if any(text in case.name for text in a.cases or [""])]
+    known = [*CASES, real_bags()]
+    cases = [case for case in known if any(text in case.name for text in a.cases or [""])]
     if not cases:
-        parser.error(f"no case is named so; there are: {'; '.join(case.name for case in CASES)}")
+        parser.error(f"no case is named so; there are: {'; '.join(case.name for case in known)}")
     if a.quick and not a.cases:
         cases.remove(HUGE)
     return a, cases
@@ -168,8 +183,13 @@ def main() -> None:
         hotrow.use_backend("native")  # both use the OpenMP runtime of whichever is loaded first
     with num_threads(a.threads):
         result: dict[str, Any] = {"machine": header(a.threads, machine.copy_rate(a.threads, rounds), a.torch_first)}
-        result["cases"] = [compare_case(replace(case), a.ops, a.threads, rounds) for case in cases]
-        result["small"] = compare_small([op for op in _SMALL_OPS if op in a.ops], rounds)
+        result["cases"] = []
+        for case in cases:
+            operators = [op for op in a.ops if case in CASES or op in _BAG_OPS]
+            if operators:
+                result["cases"].append(compare_case(replace(case), operators, a.threads, rounds))
+        pooling.show({case["case"]: case["pooling"] for case in result["cases"] if "pooling" in case})
+        result["small"] = compare_small([op for op in a.ops if op in _SMALL_OPS], rounds)
         if not a.no_skipgram:
             result["skipgram"] = skipgram.run(a.words, a.threads, 2 if a.quick else 3)
     if a.json:

@@ -27,7 +27,7 @@ class Rates(NamedTuple):
 
     copy: copying an array in order, of as many rows as there are lookups.
     read: touching every cache line of the rows that are looked up, with or without prefetching.
-    update: changing every cache line of them, each thread having rows of its own.
+    update: changing every cache line of the distinct ones, ascending, each thread having rows of its own.
     """
 
     copy: float
@@ -106,13 +106,14 @@ def copy_rate(threads: int, rounds: int) -> float:
 
 def rates(case: Case, threads: int, rounds: int) -> Rates:
     """The rates that bound an operator on this case."""
-    owner, size, words = case.indices % threads, case.grads.nbytes, case.table.view(np.uint32).ravel()
+    size, words = case.grads.nbytes, case.table.view(np.uint32).ravel()
     some = [_positions(piece, case.width) for piece in np.array_split(case.indices, threads)]
-    own = [_positions(case.indices[owner == t], case.width) for t in range(threads)]
+    own = [_positions(piece, case.width) for piece in np.array_split(case.touched, threads)]
+    changed = 2 * case.touched.size * case.width * 4
     mask = np.uint32(0)  # changes no bit
     jobs: dict[str, Any] = {"copy": (_copy, _copies(case.out, case.grads, threads), 2 * size)}
     for how, ahead in _AHEAD.items():
         jobs["read" + how] = (_read, [(words, positions, ahead) for positions in some], size)
-        jobs["update" + how] = (_update, [(words, positions, ahead, mask) for positions in own], 2 * size)
+        jobs["update" + how] = (_update, [(words, positions, ahead, mask) for positions in own], changed)
     measured = _measure(jobs, threads, rounds)
     return Rates(measured["copy"], *(max(measured[kind + how] for how in _AHEAD) for kind in ("read", "update")))

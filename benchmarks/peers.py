@@ -1,6 +1,7 @@
 """hotrow and its peers: every operator as a call without arguments, on the same arrays.
 
-gather writes into an array it is given; embedding_bag and coalesce return new ones, as torch's do.
+gather writes into an array it is given; embedding_bag and coalesce return new ones, as torch's do. All optimizers work
+on the state that the case holds, in place of arrays of their own.
 """
 
 from __future__ import annotations
@@ -8,29 +9,63 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from typing import Any
 
-import numba
 import numpy as np
 
 import hotrow
+from benchmarks import loops
 from benchmarks.cases import Array, Case
-from benchmarks.operators import LR, OPERATORS
+from benchmarks.operators import BETA1, BETA2, EPS, LR, adam_rate
 from benchmarks.timing import Peer, nothing
 
 HOTROW = ("hotrow", "hotrow Numba")
 
-Calls = dict[str, Callable[[], Any]]
+Call = Callable[[], Any]
+Calls = dict[str, Callable[[Case], Call]]  # how each operator's call is made
 
 
-def _hotrow(case: Case) -> Calls:
-    return {
-        "gather": partial(hotrow.gather, case.table, case.indices, out=case.out),
-        "embedding_bag": partial(hotrow.embedding_bag, case.table, case.indices, case.offsets),
-        "scatter_add": partial(hotrow.scatter_add, case.table, case.indices, case.grads),
-        "coalesce": partial(hotrow.coalesce, case.indices, case.grads),
-        "sgd_step": partial(hotrow.optim.SGD(case.table, lr=LR).step, case.indices, case.grads),
-    }
+# --- hotrow -----------------------------------------------------------------------------------------------------------
+
+
+def _with_state(optimizer: hotrow.optim.Optimizer, *state: Array) -> hotrow.optim.Optimizer:
+    optimizer.state = dict(zip(optimizer.state, state, strict=True))
+    return optimizer
+
+
+def _hotrow_adagrad(c: Case) -> hotrow.optim.Optimizer:
+    return _with_state(hotrow.optim.Adagrad(c.table, LR, eps=EPS), c.squares)
+
+
+def _hotrow_adam(c: Case) -> hotrow.optim.Optimizer:
+    return _with_state(hotrow.optim.Adam(c.table, LR, betas=(BETA1, BETA2), eps=EPS), c.averages, c.squares)
+
+
+def _hotrow_bag(c: Case, optimizer: hotrow.optim.Optimizer) -> Call:
+    indices, offsets, grads = c.indices, c.offsets, c.bag_grads
+
+    def train() -> Array:
+        out = hotrow.embedding_bag(c.table, indices, offsets)
+        optimizer.step(indices, grads, offsets=offsets)
+        return out
+
+    return train
+
+
+_HOTROW: Calls = {
+    "gather": lambda c: partial(hotrow.gather, c.table, c.indices, out=c.out),
+    "embedding_bag": lambda c: partial(hotrow.embedding_bag, c.table, c.indices, c.offsets),
+    "scatter_add": lambda c: partial(hotrow.scatter_add, c.table, c.indices, c.grads),
+    "coalesce": lambda c: partial(hotrow.coalesce, c.indices, c.grads),
+    "sgd_step": lambda c: partial(hotrow.optim.SGD(c.table, LR).step, c.indices, c.grads),
+    "adagrad_step": lambda c: partial(_hotrow_adagrad(c).step, c.indices, c.grads),
+    "adam_step": lambda c: partial(_hotrow_adam(c).step, c.indices, c.grads),
+    "bag_rowwise_adagrad": lambda c: _hotrow_bag(
+        c, _with_state(hotrow.optim.RowwiseAdagrad(c.table, LR, eps=EPS), c.row_squares)
+    ),
+    "bag_adagrad": lambda c: _hotrow_bag(c, _hotrow_adagrad(c)),
+}
 
 
 # --- NumPy ------------------------------------------------------------------------------------------------------------
@@ -40,124 +75,244 @@ def _numpy_bag(table: Array, indices: Array, offsets: Array) -> Array:
     return np.add.reduceat(np.take(table, indices, 0), offsets[:-1])
 
 
-def _numpy_coalesce(indices: Array, grads: Array) -> tuple[Array, Array]:
+def _numpy_coalesce(indices: Array, grads: Array, source: Array | None = None) -> tuple[Array, Array]:
+    """With source, lookup i has the gradient grads[source[i]]."""
     order = np.argsort(indices, kind="stable")
     ordered = indices[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    return ordered[starts], np.add.reduceat(np.take(grads, order, 0), starts)
+    return ordered[starts], np.add.reduceat(np.take(grads, order if source is None else source[order], 0), starts)
 
 
-def _numpy_sgd(table: Array, indices: Array, grads: Array) -> None:
-    rows, values = _numpy_coalesce(indices, grads)
-    table[rows] -= np.float32(LR) * values
+def _numpy_sgd(c: Case, rows: Array, g: Array) -> None:
+    c.table[rows] -= LR * g
 
 
-def _numpy(case: Case) -> Calls:
-    return {
-        "gather": partial(np.take, case.table, case.indices, 0, case.out, "clip"),  # "raise" would buffer `out`
-        "embedding_bag": partial(_numpy_bag, case.table, case.indices, case.offsets),
-        "scatter_add": partial(np.add.at, case.table, case.indices, case.grads),
-        "coalesce": partial(_numpy_coalesce, case.indices, case.grads),
-        "sgd_step": partial(_numpy_sgd, case.table, case.indices, case.grads),
-    }
+def _numpy_adagrad(c: Case, rows: Array, g: Array) -> None:
+    c.squares[rows] = squares = c.squares[rows] + g * g
+    c.table[rows] -= LR * g / (np.sqrt(squares) + EPS)
+
+
+def _numpy_rowwise_adagrad(c: Case, rows: Array, g: Array) -> None:
+    c.row_squares[rows] = squares = c.row_squares[rows] + np.square(g).mean(axis=1)
+    c.table[rows] -= (LR / (np.sqrt(squares) + EPS))[:, None] * g
+
+
+def _numpy_adam(steps: count[int], c: Case, rows: Array, g: Array) -> None:
+    c.averages[rows] = m = BETA1 * c.averages[rows] + (1 - BETA1) * g
+    c.squares[rows] = v = BETA2 * c.squares[rows] + (1 - BETA2) * g * g
+    c.table[rows] -= LR * adam_rate(next(steps)) * m / (np.sqrt(v) + EPS)
+
+
+Update = Callable[[Case, Array, Array], None]  # of the rows with these gradients
+
+
+def _step(coalesce: Callable[..., tuple[Array, Array]], update: Update) -> Callable[[Case], Call]:
+    return lambda c: lambda: update(c, *coalesce(c.indices, c.grads))
+
+
+def _bag(
+    bag: Callable[..., Array], coalesce: Callable[..., tuple[Array, Array]], update: Update
+) -> Callable[[Case], Call]:
+    def make(c: Case) -> Call:
+        def train() -> Array:
+            out = bag(c.table, c.indices, c.offsets)
+            update(c, *coalesce(c.indices, c.bag_grads, c.bag_of))
+            return out
+
+        return train
+
+    return make
+
+
+_NUMPY: Calls = {
+    "gather": lambda c: partial(np.take, c.table, c.indices, 0, c.out, "clip"),  # "raise" would buffer `out`
+    "embedding_bag": lambda c: partial(_numpy_bag, c.table, c.indices, c.offsets),
+    "scatter_add": lambda c: partial(np.add.at, c.table, c.indices, c.grads),
+    "coalesce": lambda c: partial(_numpy_coalesce, c.indices, c.grads),
+    "sgd_step": _step(_numpy_coalesce, _numpy_sgd),
+    "adagrad_step": _step(_numpy_coalesce, _numpy_adagrad),
+    "adam_step": lambda c: _step(_numpy_coalesce, partial(_numpy_adam, count(1)))(c),
+    "bag_rowwise_adagrad": _bag(_numpy_bag, _numpy_coalesce, _numpy_rowwise_adagrad),
+    "bag_adagrad": _bag(_numpy_bag, _numpy_coalesce, _numpy_adagrad),
+}
 
 
 # --- the loop one would write: serial Numba ---------------------------------------------------------------------------
 
 
-@numba.njit
-def _loop_gather(table, indices, out):
-    for i in range(indices.size):
-        for d in range(table.shape[1]):
-            out[i, d] = table[indices[i], d]
-    return out
+def _loop_adagrad(c: Case, rows: Array, g: Array) -> None:
+    loops.adagrad(c.table, c.squares, rows, g)
 
 
-@numba.njit
-def _loop_bag(table, indices, offsets):
-    out = np.zeros((offsets.size - 1, table.shape[1]), table.dtype)
-    for b in range(offsets.size - 1):
-        for i in range(offsets[b], offsets[b + 1]):
-            for d in range(table.shape[1]):
-                out[b, d] += table[indices[i], d]
-    return out
+def _loop_rowwise_adagrad(c: Case, rows: Array, g: Array) -> None:
+    loops.rowwise_adagrad(c.table, c.row_squares, rows, g)
 
 
-@numba.njit
-def _loop_scatter(table, indices, grads, scale):
-    for i in range(indices.size):
-        for d in range(table.shape[1]):
-            table[indices[i], d] += scale * grads[i, d]
+def _loop_adam(steps: count[int], c: Case, rows: Array, g: Array) -> None:
+    loops.adam(c.table, c.averages, c.squares, rows, g, np.float32(LR * adam_rate(next(steps))))
 
 
-@numba.njit
-def _loop_coalesce(indices, grads):
-    order = np.argsort(indices, kind="mergesort")
-    rows, values = np.empty_like(indices), np.zeros_like(grads)
-    u = -1
-    for i in order:
-        if u < 0 or rows[u] != indices[i]:
-            u += 1
-            rows[u] = indices[i]
-        for d in range(grads.shape[1]):
-            values[u, d] += grads[i, d]
-    return rows[: u + 1], values[: u + 1]
-
-
-def _loop(case: Case) -> Calls:
-    return {
-        "gather": partial(_loop_gather, case.table, case.indices, case.out),
-        "embedding_bag": partial(_loop_bag, case.table, case.indices, case.offsets),
-        "scatter_add": partial(_loop_scatter, case.table, case.indices, case.grads, np.float32(1)),
-        "coalesce": partial(_loop_coalesce, case.indices, case.grads),
-        "sgd_step": partial(_loop_scatter, case.table, case.indices, case.grads, np.float32(-LR)),
-    }
+_LOOP: Calls = {
+    "gather": lambda c: partial(loops.gather, c.table, c.indices, c.out),
+    "embedding_bag": lambda c: partial(loops.embedding_bag, c.table, c.indices, c.offsets),
+    "scatter_add": lambda c: partial(loops.scatter_add, c.table, c.indices, c.grads, np.float32(1)),
+    "coalesce": lambda c: partial(loops.coalesce, c.indices, c.grads),
+    "sgd_step": lambda c: partial(loops.scatter_add, c.table, c.indices, c.grads, np.float32(-LR)),
+    "adagrad_step": _step(loops.coalesce, _loop_adagrad),
+    "adam_step": lambda c: _step(loops.coalesce, partial(_loop_adam, count(1)))(c),
+    "bag_rowwise_adagrad": _bag(loops.embedding_bag, loops.coalesce, _loop_rowwise_adagrad),
+    "bag_adagrad": _bag(loops.embedding_bag, loops.coalesce, _loop_adagrad),
+}
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------
 
 
-def _torch(case: Case) -> Calls:
+def _tensors(*arrays: Array) -> list[Any]:
     import torch
 
-    table, indices, offsets, grads, out = map(
-        torch.from_numpy, (case.table, case.indices, case.offsets, case.grads, case.out)
-    )
-    bag = partial(torch.nn.functional.embedding_bag, mode="sum", include_last_offset=True)
+    return [torch.from_numpy(array) for array in arrays]
 
-    def sparse() -> torch.Tensor:  # as the backward pass of nn.Embedding(sparse=True) makes it
-        return torch.sparse_coo_tensor(indices[None], grads, table.shape, check_invariants=False)
 
-    def coalesce() -> tuple[torch.Tensor, torch.Tensor]:
-        result = sparse().coalesce()
+def _torch_gather(c: Case) -> Call:
+    import torch
+
+    table, indices, out = _tensors(c.table, c.indices, c.out)
+    return partial(torch.index_select, table, 0, indices, out=out)
+
+
+def _torch_bag(c: Case) -> Call:
+    import torch
+
+    table, indices, offsets = _tensors(c.table, c.indices, c.offsets)
+    bag = torch.nn.functional.embedding_bag
+    return partial(bag, indices, table, offsets, mode="sum", include_last_offset=True)
+
+
+def _torch_scatter(c: Case) -> Call:
+    table, indices, grads = _tensors(c.table, c.indices, c.grads)
+    return partial(table.index_add_, 0, indices, grads)
+
+
+def _torch_gradient(c: Case) -> Any:
+    """As the backward pass of nn.Embedding(sparse=True) makes it."""
+    import torch
+
+    indices, grads = _tensors(c.indices, c.grads)
+    return torch.sparse_coo_tensor(indices[None], grads, c.table.shape, check_invariants=False)
+
+
+def _torch_coalesce(c: Case) -> Call:
+    def coalesce() -> tuple[Any, Any]:
+        result = _torch_gradient(c).coalesce()
         return result.indices()[0], result.values()
 
-    parameter = torch.nn.Parameter(table)
-    parameter.grad = sparse()
-    return {
-        "gather": partial(torch.index_select, table, 0, indices, out=out),
-        "embedding_bag": partial(bag, indices, table, offsets),
-        "scatter_add": partial(table.index_add_, 0, indices, grads),
-        "coalesce": coalesce,
-        "sgd_step": torch.optim.SGD([parameter], lr=LR).step,
-    }
+    return coalesce
 
 
-LIBRARIES: dict[str, tuple[str, Callable[[Case], Calls], Callable[[], object]]] = {
-    "hotrow": ("hotrow", _hotrow, partial(hotrow.use_backend, "native")),
-    "hotrow Numba": ("numba", _hotrow, partial(hotrow.use_backend, "numba")),
-    "NumPy": ("numpy", _numpy, nothing),
-    "Numba loop": ("numba", _loop, nothing),
-    "torch": ("torch", _torch, nothing),
+def _torch_optimizer(c: Case, name: str, state: dict[str, Any], **options: Any) -> tuple[Any, Any]:
+    """The table as a parameter, and its optimizer."""
+    import torch
+
+    torch.sparse.check_sparse_tensor_invariants.disable()  # the default; saying so silences a warning
+    parameter = torch.nn.Parameter(torch.from_numpy(c.table))
+    optimizer = getattr(torch.optim, name)([parameter], lr=LR, **options)
+    optimizer.state[parameter].update(state)
+    return parameter, optimizer
+
+
+def _torch_adagrad(c: Case) -> tuple[Any, Any]:
+    return _torch_optimizer(c, "Adagrad", {"sum": _tensors(c.squares)[0]}, eps=EPS)
+
+
+def _torch_adam(c: Case) -> tuple[Any, Any]:
+    m, v = _tensors(c.averages, c.squares)
+    state = {"step": 0, "exp_avg": m, "exp_avg_sq": v}
+    return _torch_optimizer(c, "SparseAdam", state, betas=(BETA1, BETA2), eps=EPS)
+
+
+def _torch_step(c: Case, parameter: Any, optimizer: Any) -> Call:
+    parameter.grad = _torch_gradient(c)
+    return optimizer.step  # type: ignore[no-any-return]
+
+
+def _torch_bag_adagrad(c: Case) -> Call:
+    import torch
+
+    parameter, optimizer = _torch_adagrad(c)
+    indices, offsets, grads = _tensors(c.indices, c.offsets, c.bag_grads)
+    bag = partial(torch.nn.functional.embedding_bag, mode="sum", include_last_offset=True, sparse=True)
+
+    def train() -> Any:
+        out = bag(indices, parameter, offsets)
+        optimizer.zero_grad()
+        out.backward(grads)
+        optimizer.step()
+        return out.detach()
+
+    return train
+
+
+_TORCH: Calls = {
+    "gather": _torch_gather,
+    "embedding_bag": _torch_bag,
+    "scatter_add": _torch_scatter,
+    "coalesce": _torch_coalesce,
+    "sgd_step": lambda c: _torch_step(c, *_torch_optimizer(c, "SGD", {})),
+    "adagrad_step": lambda c: _torch_step(c, *_torch_adagrad(c)),
+    "adam_step": lambda c: _torch_step(c, *_torch_adam(c)),
+    "bag_adagrad": _torch_bag_adagrad,
 }
 
 
-def peers(case: Case, names: Iterable[str] = LIBRARIES) -> dict[str, dict[str, Peer]]:
-    """For each operator, the name of each library that is installed and its call."""
-    result: dict[str, dict[str, Peer]] = {op: {} for op in OPERATORS}
-    for name in names:
-        module, calls, setup = LIBRARIES[name]
-        if find_spec(module):
-            for op, call in calls(case).items():
-                result[op][name] = Peer(call, setup)
-    return result
+# --- FBGEMM: its table-batched embeddings on the CPU ------------------------------------------------------------------
+
+
+def _fbgemm_bag(c: Case, optimizer: str, state: Array) -> Call:
+    from fbgemm_gpu import split_table_batched_embeddings_ops_training as tbe
+    from fbgemm_gpu.split_embedding_configs import EmbOptimType
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode, EmbeddingLocation, PoolingMode
+
+    tables = tbe.SplitTableBatchedEmbeddingBagsCodegen(
+        [(c.rows, c.width, EmbeddingLocation.HOST, tbe.ComputeDevice.CPU)],
+        optimizer=EmbOptimType[optimizer],
+        learning_rate=LR,
+        eps=EPS,
+        pooling_mode=PoolingMode.SUM,
+        bounds_check_mode=BoundsCheckMode.NONE,  # the fastest; hotrow always checks
+        device="cpu",
+    )
+    tables.weights_host.data, tables.momentum1_host.data = (t.view(-1) for t in _tensors(c.table, state))
+    indices, offsets, grads = _tensors(c.indices, c.offsets, c.bag_grads)
+
+    def train() -> Any:
+        out = tables(indices, offsets)
+        out.backward(grads)
+        return out.detach()
+
+    return train
+
+
+_FBGEMM: Calls = {
+    "bag_rowwise_adagrad": lambda c: _fbgemm_bag(c, "EXACT_ROWWISE_ADAGRAD", c.row_squares),
+    "bag_adagrad": lambda c: _fbgemm_bag(c, "EXACT_ADAGRAD", c.squares),
+}
+
+LIBRARIES: dict[str, tuple[str, Calls, Callable[[], object]]] = {
+    "hotrow": ("hotrow", _HOTROW, partial(hotrow.use_backend, "native")),
+    "hotrow Numba": ("numba", _HOTROW, partial(hotrow.use_backend, "numba")),
+    "NumPy": ("numpy", _NUMPY, nothing),
+    "Numba loop": ("numba", _LOOP, nothing),
+    "torch": ("torch", _TORCH, nothing),
+    "FBGEMM": ("fbgemm_gpu", _FBGEMM, nothing),
+}
+
+
+def peers(case: Case, operator: str, names: Iterable[str] = LIBRARIES) -> dict[str, Peer]:
+    """The call of each library that is installed and has the operator."""
+    chosen = {name: LIBRARIES[name] for name in names}
+    return {
+        name: Peer(calls[operator](case), setup)
+        for name, (module, calls, setup) in chosen.items()
+        if operator in calls and find_spec(module)
+    }

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import hotrow
+from benchmarks.cases import DATA
 from hotrow import text
 from hotrow.word2vec import train_skipgram
 
-DATA = Path(os.environ.get("HOTROW_DATA") or Path(__file__).parents[2] / "shared/data")
 MIN_COUNT = 5
 PARAMETERS: dict[str, Any] = {
     "vector_size": 100, "window": 5, "negative": 5, "sample": 1e-4, "alpha": 0.025, "min_alpha": 1e-4, "epochs": 1,

@@ -34,9 +34,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.benchmark(max_time=0.2, min_rounds=5)
 def test_operator(benchmark: Any, case: Case, operator: str, backend: str) -> None:
-    peer = peers(case, [backend])[operator][backend]
+    peer = peers(case, operator, [backend])[backend]
     OPERATORS[operator].verify(case, {backend: peer})
     benchmark.group = f"{case.name}: {operator}"
     benchmark.extra_info.update(bytes=OPERATORS[operator].bytes(case), threads=hotrow.get_num_threads())
     peer.setup()
-    benchmark(peer.call)
+    with OPERATORS[operator].unchanged(case):
+        benchmark(peer.call)

@@ -22,10 +22,71 @@ struct Range {
     int64_t begin, end;
 };
 
-// One lookup of a gradient operator: `grads.row(position)` belongs to `table.row(row)`.
+// Table elements of 16 bits: IEEE half precision, and the upper half of a float32. Arithmetic on them is float32.
+struct Half {
+    uint16_t bits;
+};
+struct BFloat {
+    uint16_t bits;
+};
+
+// What arithmetic on table elements E is done in.
+template <class E>
+struct real_of {
+    using type = E;
+};
+template <>
+struct real_of<Half> {
+    using type = float;
+};
+template <>
+struct real_of<BFloat> {
+    using type = float;
+};
+template <class E>
+using real = typename real_of<E>::type;
+
+// How updates round to 16 bits: to nearest, or up or down by chance, in proportion to the distance (Gupta et al., "Deep
+// Learning with Limited Numerical Precision", 2015). Draws depend on the key, the row and the column alone.
+struct Rounding {
+    bool stochastic;
+    uint64_t key;
+};
+
+// One lookup of a gradient operator: row `position` of the gradients belongs to `table.row(row)`.
 template <class I>
 struct Lookup {
     I row, position;
+};
+
+// What the lookups of a range add up. The arrays are in step with the sorted lookups.
+template <class F>
+struct Gradient {
+    Mat<const F> rows;            // named by Lookup::position
+    const F* factors;             // of each lookup, or null for 1
+    const int32_t* places;        // max: the place of each lookup in its bag, else null
+    Mat<const int32_t> argmax;    // max: the place that gave each column, in rows as those of `rows`
+};
+
+// A run of more lookups of one row than this is summed in chunks of so many, whose sums are then summed.
+constexpr int64_t kChunk = 1024;
+
+// What an optimizer step does to a summed gradient g and its row w before the update.
+template <class F>
+struct Adjust {
+    bool any;        // whether there is anything to do
+    F scale;         // g *= scale, from clipping by norm
+    F clip;          // g to [-clip, clip]
+    F weight_decay;  // g += weight_decay * w
+    F keep;          // w *= keep
+    Rounding rounding;
+};
+
+template <class F>
+struct AdamRule {
+    F beta1, beta2, rest1, rest2;  // rest: 1 - beta
+    F rate, eps;                   // bias correction included, unless it stands in `corrections`
+    Mat<const F> corrections;      // [T, 2] factors of rate and eps at a row's steps 1 .. T, or no data
 };
 
 enum class Mode : int { sum, mean, sqrtn, max };
@@ -38,6 +99,7 @@ struct Bags {
     const F* weights;      // one factor per lookup, or null for 1
     int64_t padding_idx;   // lookups of this row are left out; -1 for none
     Mode mode;
+    Mat<int32_t> argmax;   // max: where to write which lookup of the bag gave each column, or no data
 };
 
 // One skip-gram pass over encoded sentences; the draws it makes are defined in runtime/random.h.

@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 from cases import ROWS, Array, Case, read_only
 from hotrow import Sampling
 from hotrow._ops import OPS, Arg
+from hotrow.optim import StepOptions
 
 
 class Copies:
@@ -43,28 +44,27 @@ _WRONG_I = {"uint64": np.uint64, "float64": np.float64, "bool": np.bool_, "int16
 
 
 def good(op: str) -> Case:
-    """Arguments without fault, float32 and int64: N = 7 lookups of 5 columns, outputs given."""
-    rng = np.random.default_rng(0)
-    table, grads = rng.standard_normal((ROWS, 5)).astype(np.float32), rng.standard_normal((7, 5)).astype(np.float32)
+    """Arguments without fault, float32 and int64: 7 lookups of 5 columns in 3 bags, every optional array given."""
+    lengths, rng = {"R": ROWS, "D": 5, "N": 7, "B": 3}, np.random.default_rng(0)
     indices, offsets = np.arange(7), np.array([0, 3, 5, 7])
+    table = rng.random((ROWS, 5), np.float32)
     match op:
         case "gather":
-            return {"table": table, "indices": indices, "out": grads}
-        case "embedding_bag":
-            weights, out = grads[:, 0].copy(), np.ones((3, 5), np.float32)
-            return {"table": table, "indices": indices, "offsets": offsets, "weights": weights, "out": out}
-        case "scatter_add":
-            return {"table": table, "indices": indices, "grads": grads}
-        case "coalesce":
-            return {"indices": indices, "grads": grads}
-        case "sgd_step":
-            return {"table": table, "indices": indices, "grads": grads, "lr": 0.1}
+            return {"table": table, "indices": indices, "out": table[:7].copy()}
         case "skipgram_step":
             pairs = {"centers": indices, "contexts": indices[::-1].copy(), "negatives": np.arange(21).reshape(7, 3) % 9}
             return {"in_table": table, "out_table": table[:9] + 1, "lr": 0.1} | pairs
-    sampling = Sampling.from_counts(np.arange(1, ROWS + 1))
-    tokens = {"tokens": indices, "offsets": offsets, "sampling": sampling}
-    return {"in_table": table, "out_table": table + 1} | tokens
+        case "skipgram_epoch":
+            tokens = {"tokens": indices, "offsets": offsets, "sampling": Sampling.from_counts(np.arange(1, ROWS + 1))}
+            return {"in_table": table, "out_table": table + 1} | tokens
+    case: Case = {"mode": "max"} | ({"lr": 0.1} if op.endswith("_step") else {})
+    for arg in OPS[op]:
+        if arg.name in ("indices", "offsets"):
+            case[arg.name] = offsets if arg.name == "offsets" else indices
+        else:
+            shape = [lengths[letter] for letter in arg.shape]
+            case[arg.name] = rng.random(shape, np.float32) if arg.dtype in "EF" else np.ones(shape, arg.dtype)
+    return case
 
 
 def _get(case: Case, name: str) -> Array:
@@ -93,21 +93,30 @@ def _spoilt(op: str, name: str, spoil: Callable[[Array], Any]) -> Callable[[], C
 
 
 def _of_dtype(op: str, arg: Arg, first: dict[str, str]) -> Iterator[Bad]:
-    names = {"F": "float32 or float64", "I": "int32 or int64", "int64": "int32 or int64"}.get(arg.dtype, arg.dtype)
-    wrong = _WRONG_F if arg.dtype == "F" else _WRONG_I
+    element = arg.dtype == "E"
+    names = {
+        "E": "float32, float64, float16 or bfloat16",
+        "F": "float32 or float64",
+        "I": "int32 or int64",
+        "int64": "int32 or int64",
+    }.get(arg.dtype, arg.dtype)
+    wrong = _WRONG_F if arg.dtype in "EF" else _WRONG_I
     for name, dtype in wrong.items():
+        if element and name == "float16":
+            continue
         text = f"{arg.name} must be {names}, not {name}"
         yield Bad(f"{arg.name}-{name}", _spoilt(op, arg.name, lambda a, d=dtype: a.astype(d)), TypeError, text)
     native = _get(good(op), arg.name).dtype
     swapped = native.newbyteorder()
     text = re.escape(f"{arg.name} must be {names}, not {swapped.str} (not the byte order of this machine)")
     yield Bad(f"{arg.name}-byte-order", _spoilt(op, arg.name, lambda a: a.astype(swapped)), TypeError, text)
-    if arg.dtype in ("F", "I") and first.setdefault(arg.dtype, arg.name) != arg.name:
-        other = np.float64 if arg.dtype == "F" else np.int32
-        text = f"{arg.name} must be {native.name} as {first[arg.dtype]} is, not {other.__name__}"
+    kind = "F" if element else arg.dtype
+    if kind in ("F", "I") and first.setdefault(kind, arg.name) != arg.name:
+        other = np.float64 if kind == "F" else np.int32
+        text = f"{arg.name} must be {native.name} as {first[kind]} is, not {other.__name__}"
         roles = {other.name: other.role for other in OPS[op]}
-        if arg.role != "in" and roles[first[arg.dtype]] == "in":  # the table decides, wherever it stands
-            text = f"{first[arg.dtype]} must be {other.__name__} as {arg.name} is, not {native.name}"
+        if arg.role != "in" and roles[first[kind]] == "in":  # what is updated decides, wherever it stands
+            text = f"{first[kind]} must be {other.__name__} as {arg.name} is, not {native.name}"
         yield Bad(f"{arg.name}-mixed", _spoilt(op, arg.name, lambda a: a.astype(other)), TypeError, text)
 
 
@@ -126,7 +135,7 @@ def _of_shape(op: str, arg: Arg, letters: set[str]) -> Iterator[Bad]:
                 text = f"{arg.name} has {shape[axis] - 1} {what} where the other arguments have {shape[axis]}"
                 short = np.delete(_get(good(op), arg.name), -1, axis)
                 yield Bad(f"{arg.name}-short-{what}", _spoilt(op, arg.name, lambda _, s=short: s), ValueError, text)
-    letters.update(arg.shape)
+    letters.update(letter[0] for letter in arg.shape)  # "B+1" tells B
 
 
 def _of_layout(op: str, arg: Arg) -> Iterator[Bad]:
@@ -134,20 +143,23 @@ def _of_layout(op: str, arg: Arg) -> Iterator[Bad]:
         strides = getattr(spoil(_get(good(op), arg.name)), "strides", None)
         return Bad(f"{arg.name}-{name}", _spoilt(op, arg.name, spoil), error, re.escape(text.format(arg.name, strides)))
 
-    written = arg.role != "in"
-    if len(arg.shape) == 2 and arg.dtype == "F":
+    written, matrix = arg.role != "in", len(arg.shape) == 2
+    if written or (matrix and arg.dtype in "EF"):
+        text = "the rows of {} must be contiguous and aligned: its strides are {} bytes"
+        if not matrix:
+            text = "{} of 1 dimensions must be C-contiguous and aligned"
         yield layout("list", np.ndarray.tolist, "{} must be an array, not list: it is never copied", TypeError)
-        apart = "the rows of {} must be contiguous and aligned: its strides are {} bytes"
-        yield layout("fortran", np.asfortranarray, apart)
-        yield layout("columns", lambda a: np.repeat(a, 2, axis=1)[:, ::2], apart)
-        yield layout("misaligned", misaligned, apart)
+        yield layout("apart", lambda a: np.repeat(a, 2, axis=-1)[..., ::2], text)
+        yield layout("misaligned", misaligned, text)
+        if matrix:
+            yield layout("fortran", np.asfortranarray, text)
     if written:
         text = "{} must be an array, not Copies, which gives copies of its memory"
         yield layout("copies", Copies, text, TypeError)
-        yield layout(
-            "overlap", lambda a: as_strided(a, a.shape, (4, 4)), "the rows of {} overlap: its strides are {} bytes"
-        )
         yield layout("read-only", read_only, "{} is read-only and cannot be written")
+        if matrix:
+            text = "the rows of {} overlap: its strides are {} bytes"
+            yield layout("overlap", lambda a: as_strided(a, a.shape, (4, 4)), text)
 
 
 def _of_bounds(op: str, arg: Arg) -> Iterator[Bad]:
@@ -188,13 +200,13 @@ def _of_option(op: str, name: str, value: Any, error: type[Exception], text: str
     return Bad(f"{name}-{value}", lambda: good(op) | {name: value}, error, re.escape(text))
 
 
-def _of_number(op: str, name: str, least: bool = True) -> Iterator[Bad]:
+def _of_number(op: str, name: str, least: str = "at least 0") -> Iterator[Bad]:
     for value in (np.nan, np.inf, -np.inf):
         yield _of_option(op, name, value, ValueError, f"{name} = {value} must be finite")
     for value in ("1", True, 1j, np.True_, np.complex64(1), np.ones(2)):
         yield _of_option(op, name, value, TypeError, f"{name} must be a number, not {type(value).__name__}")
     if least:
-        yield _of_option(op, name, -0.1, ValueError, f"{name} = -0.1 must be at least 0")
+        yield _of_option(op, name, -0.1, ValueError, f"{name} = -0.1 must be {least}")
 
 
 def _of_integer(op: str, name: str, bounds: str, *values: int) -> Iterator[Bad]:
@@ -204,17 +216,22 @@ def _of_integer(op: str, name: str, bounds: str, *values: int) -> Iterator[Bad]:
         yield _of_option(op, name, value, TypeError, f"{name} must be an integer, not {type(value).__name__}")
 
 
-def _of_overlap(op: str, one: str, other: str) -> Bad:
-    """Both arguments in the same memory."""
+def _of_overlap(op: str) -> Iterator[Bad]:
+    """What is written and any other argument in the same memory."""
 
-    def make() -> Case:
-        case = good(op)
-        memory = np.ones((40, 5), np.float32)
-        for i, name in enumerate((one, other)):
-            case[name] = memory[2 * i :][: len(case[name])] if case[name].ndim == 2 else memory.ravel()[3:10]
+    def make(pair: tuple[str, str]) -> Case:
+        case, memory = good(op), np.zeros(4096, np.uint8)
+        for start, name in zip((0, 8), pair, strict=True):
+            a = _get(case, name)
+            case = _with(case, name, memory[start:][: a.nbytes].view(a.dtype).reshape(a.shape))
         return case
 
-    return Bad(f"{one}-overlaps-{other}", make, ValueError, f"{one} overlaps {other} in memory")
+    for i, one in enumerate(OPS[op]):
+        for j, other in enumerate(OPS[op]):
+            if one.role != "in" and (j > i or other.role == "in"):
+                pair = one.name, other.name
+                text = f"{one.name} overlaps {other.name} in memory"
+                yield Bad("-overlaps-".join(pair), lambda p=pair: make(p), ValueError, text)
 
 
 def _from_table(op: str) -> Iterator[Bad]:
@@ -226,6 +243,60 @@ def _from_table(op: str) -> Iterator[Bad]:
         yield from _of_layout(op, arg)
         if arg.bound:
             yield from _of_bounds(op, arg)
+    yield from _of_overlap(op)
+
+
+def _of_pooling(op: str) -> Iterator[Bad]:
+    """How bags are pooled, and how their gradient is spread."""
+    modes = ("sum", "mean", "sqrtn", "max")
+    for wrong in ("median", None, 0):
+        text = f"mode must be one of {', '.join(map(repr, modes))}, not {wrong!r}"
+        yield _of_option(op, "mode", wrong, ValueError, text)
+    for mode in modes[:3]:
+        yield _of_option(op, "mode", mode, ValueError, f"argmax belongs to mode 'max', not {mode!r}")
+    yield from _of_integer(op, "padding_idx", "at least 0", -1)
+    if op != "coalesce":  # of a table of any size
+        text = f"padding_idx = {ROWS} is out of range for a table of {ROWS} rows"
+        yield _of_option(op, "padding_idx", ROWS, IndexError, text)
+    yield from _of_offsets(op, "indices")
+    if op == "embedding_bag":
+        return
+    text = "mode 'max' needs argmax, which embedding_bag(..., mode='max', argmax=...) fills in"
+    yield _of_option(op, "argmax", None, ValueError, text)
+    if op != "weights_grad":
+        yield from _of_gradients(op)
+
+
+def _of_gradients(op: str) -> Iterator[Bad]:
+    """Without bags, without weights."""
+    alone = {"offsets": None, "argmax": None, "grads": np.ones((7, 5), np.float32)}
+    for mode in ("mean", "sqrtn", "max"):
+        case = alone | {"mode": mode}
+        text = f"mode {mode!r} pools bags: it needs offsets"
+        yield Bad(f"{mode}-without-offsets", lambda c=case: good(op) | c, ValueError, text)
+    short = alone | {"mode": "sum", "grads": np.ones((6, 5), np.float32)}
+    text = "grads has 6 rows where the other arguments have 7"
+    yield Bad("grads-short-without-offsets", lambda: good(op) | short, ValueError, text)
+    written = [arg.name for arg in OPS[op] if arg.role != "in" and arg.dtype in "EF"]
+    if written:
+        mixed = {"weights": None, "grads": np.ones((3, 5))}
+        text = f"grads must be float32 as {written[0]} is, not float64"
+        yield Bad("grads-mixed-without-weights", lambda: good(op) | mixed, TypeError, text)
+
+
+def _of_step(op: str) -> Iterator[Bad]:
+    yield from _of_number(op, "lr")
+    for wrong in (None, {"weight_decay": 0.1}):
+        text = f"options must be hotrow.optim.StepOptions, not {type(wrong).__name__}"
+        yield Bad(f"options-{type(wrong).__name__}", lambda o=wrong: good(op) | {"options": o}, TypeError, text)
+    for name, spot, at in (("grads", (1, 2), "1, 2"), ("weights", (3,), "3")):
+        for value in (np.nan, np.inf, -np.inf):
+
+            def make(name: str = name, spot: tuple[int, ...] = spot, value: float = value) -> Case:
+                case = good(op) | {"options": StepOptions(check_finite=True)}
+                return case | {name: _put(case[name], spot, value)}
+
+            yield Bad(f"{name}-{value}", make, ValueError, re.escape(f"{name}[{at}] = {value} is not finite"))
 
 
 def _other(op: str) -> Iterator[Bad]:
@@ -249,29 +320,18 @@ def _other(op: str) -> Iterator[Bad]:
                 IndexError,
                 re.escape("indices[0] = 0 is out of range for a table of 0 rows"),
             )
-            yield _of_overlap(op, "out", "table")
         case "embedding_bag":
-            yield from _of_offsets(op, "indices")
-            for wrong in ("median", None, 0):
-                modes = f"mode must be one of 'sum', 'mean', 'sqrtn', 'max', not {wrong!r}"
-                yield _of_option(op, "mode", wrong, ValueError, modes)
             yield Bad(
                 "no-columns",
                 lambda: {"table": np.ones((5, 0)), "indices": np.array([0, 9]), "offsets": np.array([0, 2])},
                 IndexError,
                 re.escape("indices[1] = 9 is out of range for a table of 5 rows"),
             )
-            beyond = f"padding_idx = {ROWS} is out of range for a table of {ROWS} rows"
-            yield _of_option(op, "padding_idx", ROWS, IndexError, beyond)
-            yield from _of_integer(op, "padding_idx", "at least 0", -1)
             for value in (-1, ROWS, 2**62, -(2**63)):  # into a new array, for which bounds are checked on the way
                 wrap = " (negative indices do not wrap)" if value < 0 else ""
                 text = f"indices[3] = {value} is out of range for a table of {ROWS} rows{wrap}"
-                indices = _put(np.arange(7), (3,), value)
-                new = {"indices": indices, "out": None}
+                new = {"indices": _put(np.arange(7), (3,), value), "out": None, "argmax": None}
                 yield Bad(f"indices-{value}-new", lambda c=new: good(op) | c, IndexError, re.escape(text))
-            yield _of_overlap(op, "out", "table")
-            yield _of_overlap(op, "out", "weights")
             yield Bad(
                 "offsets-starts-of-two-axes",
                 lambda: good(op) | {"offsets": np.array([[0, 3], [5, 6]]), "include_last_offset": False, "out": None},
@@ -279,14 +339,29 @@ def _other(op: str) -> Iterator[Bad]:
                 "offsets must have 1 dimension, not 2",
             )
         case "scatter_add":
-            yield from _of_number(op, "scale", least=False)
-            yield _of_overlap(op, "table", "grads")
+            yield from _of_number(op, "scale", least="")
         case "sgd_step":
-            yield from _of_number(op, "lr")
-            yield _of_overlap(op, "table", "grads")
+            yield from _of_number(op, "momentum")
+            yield _of_option(op, "nesterov", 1, TypeError, "nesterov must be True or False, not int")
+            text = "momentum needs a momentum_buffer of the table's shape"
+            for name, wrong in (("momentum", 0.9), ("nesterov", True)):
+                case = {name: wrong, "momentum_buffer": None}
+                yield Bad(f"{name}-without-buffer", lambda c=case: good(op) | c, ValueError, text)
+        case "adagrad_step" | "rowwise_adagrad_step":
+            yield from _of_number(op, "eps")
+        case "rmsprop_step":
+            yield from _of_number(op, "eps")
+            yield from _of_number(op, "alpha", "in [0, 1]")
+            yield _of_option(op, "alpha", 1.5, ValueError, "alpha = 1.5 must be in [0, 1]")
+        case "adam_step":
+            yield from _of_number(op, "eps")
+            for beta in ("beta1", "beta2"):
+                yield from _of_number(op, beta)
+                yield _of_option(op, beta, 1, ValueError, f"{beta} = 1.0 must be below 1")
+            yield from _of_integer(op, "step", "at least 1", 0, -1)
+            yield _of_option(op, "epsilon_hat", 1, TypeError, "epsilon_hat must be True or False, not int")
         case "skipgram_step":
             yield from _of_number(op, "lr")
-            yield _of_overlap(op, "in_table", "out_table")
         case "skipgram_epoch":
             yield from _of_offsets(op, "tokens")
             yield from _of_number(op, "lr")
@@ -296,7 +371,16 @@ def _other(op: str) -> Iterator[Bad]:
             yield from _of_integer(op, "seed", "in [0, 18446744073709551615]", -1, 2**64)
             yield _of_option(op, "sampling", None, TypeError, "sampling must be a hotrow.Sampling, not NoneType")
             yield _of_option(op, "progress", 3, TypeError, "progress must be callable, not int")
-            yield _of_overlap(op, "in_table", "out_table")
 
 
-ERRORS: dict[str, list[Bad]] = {op: [*_from_table(op), *_other(op)] for op in OPS}
+def _errors(op: str) -> Iterator[Bad]:
+    names = {arg.name for arg in OPS[op]}
+    yield from _from_table(op)
+    if "argmax" in names:
+        yield from _of_pooling(op)
+        if "lr" in good(op):
+            yield from _of_step(op)
+    yield from _other(op)
+
+
+ERRORS: dict[str, list[Bad]] = {op: list(_errors(op)) for op in OPS}

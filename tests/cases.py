@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from hotrow import Sampling
-from hotrow._ops import MODES
+from hotrow import Sampling, reference
+from hotrow._ops import MODES, OPS, Arg
+from hotrow.optim import StepOptions
 
 Array = np.ndarray[Any, Any]
 Case = dict[str, Any]
+Samples = Callable[[np.random.Generator, Any, Any, int], Iterator[Case]]
 
 ROWS = 11
 UNREAD = 6  # a row that no sample looks up, full of NaN
+HOT_WIDTHS = (1, 33)  # where some rows have thousands of lookups
 LONG = 2600  # words of a sentence that spans several blocks of tokens
 
 
@@ -86,44 +89,118 @@ def _gather(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Ite
         yield {"table": table, "indices": indices, "out": layout(np.ones((37, D), float_t))}
 
 
+class _Bags:
+    """41 lookups in 8 bags: two are empty, one looks up row 3 alone; weights whose sums are 0 or far from it."""
+
+    def __init__(self, rng: np.random.Generator, float_t: Any, index_t: Any) -> None:
+        self.indices = _indices(rng, index_t, 41)
+        self.indices[20:25] = 3
+        self.offsets = np.array([0, 0, 1, 4, 20, 25, 25, 41, 41])
+        self.positive = (rng.random(41) + 0.5).astype(float_t)
+        self.signed = self.positive * np.where(np.arange(41) % 5 == 1, -1, 1).astype(float_t)
+        self.signed[1:4] = 1, -3, 2  # sum to 0
+        self.exact = float_t(2) ** rng.integers(-2, 3, 41).astype(float_t)  # products are not rounded
+
+    def modes(self) -> Iterator[Case]:
+        """Every way to pool them."""
+        for mode in MODES:
+            base: Case = {"indices": self.indices, "offsets": self.offsets, "mode": mode}
+            yield base
+            yield base | {"weights": self.positive, "padding_idx": 3}
+            yield base | {"weights": self.signed, "offsets": self.offsets.astype(np.int32)}
+            yield base | {"indices": self.indices[:0], "offsets": np.zeros(4, np.int32), "weights": self.signed[:0]}
+        yield base | {"mode": "mean", "indices": np.full_like(self.indices, 3), "padding_idx": 3}
+        yield {"indices": self.indices[:0], "offsets": np.zeros(1, np.int64)}
+
+
 def _embedding_bag(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
-    table, indices = _table(rng, float_t, D), _indices(rng, index_t, 41)
-    indices[20:25] = 3  # a bag of nothing but padding
-    offsets = np.array([0, 0, 1, 4, 20, 25, 25, 41, 41])
-    positive, signed = rng.random(41).astype(float_t) + float_t(0.5), rng.standard_normal(41).astype(float_t)
-    signed[1:4] = 1, -3, 2  # sum to 0
-    base = {"table": table, "indices": indices, "offsets": offsets}
-    for mode in MODES:
-        yield base | {"mode": mode}
-        yield base | {"mode": mode, "weights": positive, "padding_idx": 3}
-        yield base | {"mode": mode, "weights": signed}
-        yield base | {"mode": mode, "indices": indices[:0], "offsets": np.zeros(4, np.int32), "weights": signed[:0]}
+    table, bags = _table(rng, float_t, D), _Bags(rng, float_t, index_t)
+    base: Case = {"table": table, "indices": bags.indices, "offsets": bags.offsets}
+    for case in bags.modes():
+        yield {"table": table} | case
     for mode in ("max", "sum"):
         spoilt = table.copy()
-        spoilt[indices[7], -1] = spoilt[indices[30], 0] = np.nan
+        spoilt[bags.indices[7], -1] = spoilt[bags.indices[30], 0] = np.nan
         yield base | {"mode": mode, "table": spoilt}
-        yield base | {"mode": mode, "table": spoilt, "weights": positive}
-    yield base | {"indices": indices[:0], "offsets": np.zeros(1, np.int64)}
+        yield base | {"mode": mode, "table": spoilt, "weights": bags.positive}
+    for options in ({}, {"padding_idx": 3}, {"weights": bags.exact}, {"weights": -bags.exact, "padding_idx": 0}):
+        yield base | {"mode": "max", "argmax": np.full((8, D), -7, np.int32)} | options
+    yield base | {"mode": "max", "argmax": np.full((16, D), -7, np.int32)[::-2]}
     yield base | {"indices": _indices(rng, index_t, 300), "offsets": np.array([0, 300], np.int32)}
-    yield base | {"weights": np.repeat(positive, 2)[::2], "indices": np.repeat(indices, 2)[::2]}
+    yield base | {"weights": np.repeat(bags.positive, 2)[::2], "indices": np.repeat(bags.indices, 2)[::2]}
     for layout in (*LAYOUTS, read_only):
         yield base | {"table": layout(table), "mode": "mean"}
     for layout in LAYOUTS:
         yield base | {"out": layout(np.ones((8, D), float_t)), "mode": "sqrtn"}
 
 
+def _argmax(table: Array, bags: Case) -> Case:
+    """What the gradient of "max" needs beside the bags."""
+    if bags.get("mode") != "max":
+        return {}
+    argmax = np.empty((bags["offsets"].size - 1, table.shape[1]), np.int32)
+    reference.embedding_bag(np.nan_to_num(table.astype(np.float64)), **bags, argmax=argmax)
+    return {"argmax": argmax}
+
+
+def _weights_grad(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
+    for i, bags in enumerate(_Bags(rng, float_t, index_t).modes()):
+        table, grads = _table(rng, float_t, D), rng.standard_normal((bags["offsets"].size - 1, D)).astype(float_t)
+        yield {"table": table, "grads": grads} | bags | _argmax(table, bags)
+        layouts = {"table": LAYOUTS[i % 3](table), "grads": LAYOUTS[i // 3 % 3](grads)}
+        yield layouts | {"out": np.ones(bags["indices"].size, float_t)} | bags | _argmax(table, bags)
+
+
+def _strided(case: Case, shift: int) -> Case:
+    """Every matrix of floats in a layout of its own."""
+    names = [name for name, a in case.items() if isinstance(a, np.ndarray) and a.ndim == 2 and a.dtype.kind == "f"]
+    return case | {name: LAYOUTS[(i + shift) % 3](case[name]) for i, name in enumerate(names)}
+
+
+def _hot(rng: np.random.Generator, float_t: Any, index_t: Any) -> Iterator[Case]:
+    """Rows of more than one and more than two chunks of the sum, over whose ends bags reach."""
+    indices = np.r_[np.full(2070, 4), np.full(1024, 0), _indices(rng, index_t, 50)].astype(index_t)
+    indices[::7] = 4
+    bags: Case = {"indices": indices, "offsets": np.sort(np.r_[0, rng.integers(0, indices.size, 5), indices.size])}
+    yield bags | {"weights": rng.random(indices.size).astype(float_t)}
+    yield bags | {"mode": "mean"}
+    yield {"indices": np.full(1025, 2, index_t)}
+
+
+def _lookups(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
+    """Lookups without bags, then every way to pool them, then many of one row."""
+    indices, bags = _indices(rng, index_t, 37), _Bags(rng, float_t, index_t)
+    yield {"indices": indices}
+    yield {"indices": indices[:0]}
+    yield {"indices": np.full(37, ROWS - 1, index_t)}
+    yield {"indices": np.repeat(indices, 5)}
+    yield {"indices": indices, "weights": bags.signed[:37]}
+    yield {"indices": np.repeat(indices, 2)[::2], "weights": np.repeat(bags.signed[:37], 2)[::2], "padding_idx": 0}
+    yield {"indices": np.full(3, 5, index_t), "padding_idx": 5}
+    yield from bags.modes()
+    base = next(bags.modes()) | {"mode": "max"}
+    yield base | {"weights": bags.signed, "argmax": rng.integers(-1, 6, (8, D), np.int32)}  # of other bags, it seems
+    yield base | {"argmax": np.asfortranarray(rng.integers(0, 3, (8, D), np.int32))}
+    if D in HOT_WIDTHS:
+        yield from _hot(rng, float_t, index_t)
+
+
 def _gradients(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
     """Lookups, their gradients and the table these update."""
-    table, indices = _table(rng, float_t, D), _indices(rng, index_t, 37)
-    grads = rng.standard_normal((37, D)).astype(float_t)
-    yield {"table": table.copy(), "indices": indices, "grads": grads}
-    yield {"table": table.copy(), "indices": indices[:0], "grads": grads[:0]}
-    yield {"table": table.copy(), "indices": np.full(37, ROWS - 1, index_t), "grads": grads}
-    yield {"table": table.copy(), "indices": np.repeat(indices, 5), "grads": np.repeat(grads, 5, axis=0)}
-    yield {"table": table.copy(), "indices": indices, "grads": np.broadcast_to(grads[0], grads.shape)}
-    for layout in LAYOUTS:
-        yield {"table": layout(table), "indices": indices, "grads": grads}
-        yield {"table": table.copy(), "indices": indices, "grads": layout(grads)}
+
+    def case(lookups: Case) -> Case:
+        size = lookups["offsets"].size - 1 if "offsets" in lookups else lookups["indices"].size
+        table, grads = _table(rng, float_t, D), rng.standard_normal((size, D)).astype(float_t)
+        if size > 1000 or lookups["indices"].size > 1000:
+            grads = abs(grads)  # sums far from 0, which their bounds are not
+        return {"table": table, "grads": grads} | ({} if "argmax" in lookups else _argmax(table, lookups)) | lookups
+
+    for lookups in _lookups(rng, float_t, index_t, D):
+        yield case(lookups)
+    spread = case({"indices": _indices(rng, index_t, 37)})
+    yield spread | {"grads": np.broadcast_to(spread["grads"][0], spread["grads"].shape)}
+    for shift in range(3):
+        yield _strided(case({"indices": _indices(rng, index_t, 37)}), shift)
 
 
 def _scatter_add(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
@@ -131,18 +208,58 @@ def _scatter_add(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -
         yield case | ({} if i % 2 else {"scale": -0.3})
 
 
-def _sgd_step(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
-    for i, case in enumerate(_gradients(rng, float_t, index_t, D)):
-        yield case | {"lr": 0.1 if i else 0.0}
-
-
 def _coalesce(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
     for case in _gradients(rng, float_t, index_t, D):
-        yield {"indices": case["indices"], "grads": case["grads"]}
+        yield {name: value for name, value in case.items() if name != "table"}
     # Rows whose high bits agree, so that many share a bucket of the sort; the highest index there is.
     indices = (np.iinfo(index_t).max - rng.integers(0, 60, 120) * 7 - 1).astype(index_t)
     indices[:70] = rng.integers(0, 2**16, 70)
     yield {"indices": indices, "grads": rng.standard_normal((120, D)).astype(float_t)}
+
+
+def _options(D: int) -> list[StepOptions]:
+    """None, each alone, all together. Half of the rows are longer than max_norm."""
+    every: Case = {
+        "scale_grad_by_freq": True,
+        "clip_norm": 0.5 * D**0.5,
+        "clip_value": 0.3,
+        "weight_decay": 0.2,
+        "max_norm": D**0.5,
+    }
+    alone = [StepOptions(**{name: value}) for name, value in every.items()]
+    decoupled = StepOptions(weight_decay=0.2, decoupled_weight_decay=True)
+    idle = StepOptions(check_finite=True, clip_norm=1e3, clip_value=1e3, max_norm=1e3)
+    return [StepOptions(), *alone, decoupled, idle, StepOptions(**every, check_finite=True)]
+
+
+def _state(rng: np.random.Generator, arg: Arg, like: Array, fresh: bool) -> Array:
+    """The state of a table's rows: zeros, or what steps before may have left."""
+    shape = like.shape[: len(arg.shape)]
+    if arg.dtype == "int32":
+        return np.zeros(shape, np.int32) if fresh else rng.integers(0, 999, shape, np.int32)
+    state = np.zeros(shape) if fresh else rng.standard_normal(shape)
+    if arg.name not in ("momentum_buffer", "exp_avg"):
+        state = state**2
+    state[UNREAD] = np.nan
+    return state.astype(like.dtype)
+
+
+def _step(op: str, *variants: Case) -> Samples:
+    """Gradients, with options and hyperparameters in turn; state that is optional where a variant names it."""
+
+    def sample(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
+        options = _options(D)
+        for i, lookups in enumerate(_gradients(rng, float_t, index_t, D)):
+            variant = variants[(i + i // len(options)) % len(variants)]
+            case = {"lr": 0.1, "options": options[i % len(options)]} | lookups | variant
+            fresh = i % 4 == 1  # the first step divides by sizes of gradients: these must not cancel
+            case |= {name: abs(case[name]) for name in ("grads", "weights") if fresh and name in case}
+            for arg in OPS[op]:
+                if arg.role == "inout" and arg.name != "table" and (not arg.optional or arg.name in variant):
+                    case[arg.name] = _state(rng, arg, lookups["table"], fresh)
+            yield _strided(case, i) if i % 5 == 4 else case
+
+    return sample
 
 
 def _skipgram_step(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
@@ -206,13 +323,33 @@ def _skipgram_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int
         yield case(**many, lr_end=0.0, negative=2)
 
 
-Samples = Callable[[np.random.Generator, Any, Any, int], Iterator[Case]]
+_BETAS = {"beta1": 0.8, "beta2": 0.95}
+_EPS = {"eps": 0.2}  # large enough to show where it stands
 SAMPLES: dict[str, Samples] = {
     "gather": _gather,
     "embedding_bag": _embedding_bag,
+    "weights_grad": _weights_grad,
     "scatter_add": _scatter_add,
     "coalesce": _coalesce,
-    "sgd_step": _sgd_step,
+    "sgd_step": _step(
+        "sgd_step",
+        {},
+        {"momentum": 0.9, "momentum_buffer": None},
+        {"momentum": 0.7, "momentum_buffer": None, "nesterov": True},
+        {"momentum_buffer": None},
+        {"lr": 0.0},
+    ),
+    "adagrad_step": _step("adagrad_step", {}, _EPS),
+    "rowwise_adagrad_step": _step("rowwise_adagrad_step", {}, _EPS),
+    "rmsprop_step": _step("rmsprop_step", {}, {"alpha": 0.7} | _EPS, {"alpha": 1.0}, {"alpha": 0.0} | _EPS),
+    "adam_step": _step(
+        "adam_step",
+        {},
+        {"step": 7} | _BETAS | _EPS,
+        {"step": 3, "epsilon_hat": False} | _BETAS | _EPS,
+        {"row_steps": None} | _BETAS,
+        {"row_steps": None, "epsilon_hat": False} | _BETAS | _EPS,
+    ),
     "skipgram_step": _skipgram_step,
     "skipgram_epoch": _skipgram_epoch,
 }

@@ -31,16 +31,24 @@ rng = np.random.default_rng(0)
 def run(table, n):
     indices = np.sort(rng.integers(0, len(table), n))
     grads, offsets = np.ones((n, width), np.float32), np.arange(0, n + 1, 10)
-    steps = [lambda: hotrow.gather(table, indices), lambda: hotrow.embedding_bag(table, indices, offsets)]
-    if table.flags.writeable:
-        steps += [lambda: hotrow.scatter_add(table, indices, grads), lambda: hotrow.coalesce(indices, grads),
-                  lambda: hotrow.sgd_step(table, indices, grads, lr=0.1)]
-    for step in steps:
+    one, other = (np.memmap(f"{path}.{i}", np.float32, "w+", shape=table.shape) for i in range(2))
+    of_rows = np.memmap(f"{path}.rows", np.float32, "w+", shape=len(table))
+    for step in (
+        lambda: hotrow.gather(table, indices),
+        lambda: hotrow.embedding_bag(table, indices, offsets),
+        lambda: hotrow.scatter_add(table, indices, grads),
+        lambda: hotrow.coalesce(indices, grads),
+        lambda: hotrow.sgd_step(table, indices, grads, lr=0.1, momentum=0.9, momentum_buffer=one),
+        lambda: hotrow.adagrad_step(table, one, indices, grads, lr=0.1),
+        lambda: hotrow.rowwise_adagrad_step(table, of_rows, indices, grads, lr=0.1),
+        lambda: hotrow.rmsprop_step(table, one, indices, grads, lr=0.1),
+        lambda: hotrow.adam_step(table, one, other, indices, grads, lr=0.1, row_steps=of_rows.view(np.int32)),
+    ):
         step()
 run(np.zeros((5000, width), np.float32), 1000)
 table = np.memmap(path, np.float32, "r+", shape=(rows, width))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-run(table, 1000)
+run(table, 100)  # each maps 64 KB of the files it touches
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // (2**20 if sys.platform == "darwin" else 2**10))
 """
 
@@ -72,6 +80,8 @@ def test_rows_past_two_to_the_31(backend: ModuleType, tmp_path: Path, width: int
     np.testing.assert_array_equal(hotrow.embedding_bag(table, sums.rows, [0, 5])[0], sums.values.sum(axis=0))
     hotrow.sgd_step(table, rows, grads, lr=0.5)
     np.testing.assert_array_equal(table[sums.rows], sums.values / 2)
+    hotrow.sgd_step(table, rows, grads, lr=0.5, offsets=np.arange(7), padding_idx=TWO_31 + 3)
+    np.testing.assert_array_equal(table[sums.rows], sums.values / 2 * [[0], [0], [0], [1], [0]])
     for neighbour in (4, 6, 3, TWO_31 + 2, TWO_31 + 4):  # 3 and 5 are TWO_31 + 3 and + 5 in 32 bits
         assert not table[neighbour].any()
     with pytest.raises(IndexError, match=rf"indices\[0\] = {TWO_31 + 10} is out of range"):

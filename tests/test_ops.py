@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,12 +19,11 @@ import pytest
 import bounds
 from bad_inputs import ERRORS, Bad, good
 from cases import SAMPLES, Array, Case
-from conftest import BACKENDS, using
+from conftest import BACKENDS
 from hotrow import num_threads, ops, reference
 from hotrow._ops import FLOATS, INDICES, OPS, Arg
 
 SKIPGRAM = ("skipgram_step", "skipgram_epoch")
-DETERMINISTIC = [op for op in OPS if op not in SKIPGRAM]
 GUARD = 777.0
 
 
@@ -38,8 +37,10 @@ def widths(op: str, lanes: int) -> list[int]:
     multiples = [*range(1, 10), 15, 16, 17, 24, 300 // lanes]
     if op in SKIPGRAM:  # no blocks of registers, but slow: tails, and more than 128 columns
         multiples = [1, 2, 3, 128 // lanes, 300 // lanes]
+    elif op not in ("gather", "embedding_bag", "coalesce"):  # slow, and the sums of all gradients are the same code
+        multiples = [1, 4, 8]
     around = {m * lanes + e for m in multiples for e in (-1, 0, 1)}
-    return sorted(d for d in around | {1, 301} if 1 <= d <= 301)
+    return sorted(d for d in around | {1, 100, 301} if 1 <= d <= 301)
 
 
 def _grid() -> Iterator[Any]:
@@ -77,7 +78,7 @@ def test_native_table_is_the_python_table(backend: ModuleType) -> None:
 @each_op
 def test_reference_takes_the_arguments_of_the_operator(op: str) -> None:
     public, definition = (inspect.signature(getattr(module, op)).parameters for module in (ops, reference))
-    assert [p for p in public if p not in ("out", "progress", "include_last_offset")] == list(definition)
+    assert [p for p in public if p not in ("out", "progress", "include_last_offset", "draw")] == list(definition)
     arrays = [a.name for a in OPS[op] if a.name in public]
     assert sorted(arrays) == sorted(p for p in public if p in {a.name for a in OPS[op]})
     assert {p.default for p in definition.values()} <= {p.default for p in public.values()}
@@ -133,6 +134,11 @@ def test_tables_without_columns_and_lists_without_entries(backend: ModuleType) -
     assert ops.embedding_bag(np.ones((5, 0)), [0, 4], [0, 2]).shape == (1, 0)
     assert ops.gather(np.ones((5, 3)), []).shape == (0, 3)
     assert ops.embedding_bag(np.ones((5, 3)), [], [], include_last_offset=False).shape == (0, 3)
+    assert ops.weights_grad(np.ones((5, 0)), [0, 4], [0, 2], np.ones((1, 0))).tolist() == [0, 0]
+    assert ops.weights_grad(np.ones((5, 3)), [], [0], np.ones((0, 3))).shape == (0,)
+    rows, values = ops.coalesce([4, 2, 4], np.ones((1, 0)), offsets=[0, 3], mode="mean", padding_idx=2)
+    assert (rows.tolist(), values.shape) == ([4], (1, 0))
+    ops.adam_step(*np.ones((3, 5, 0)), [0, 4], np.ones((2, 0)), lr=0.1)
 
 
 def test_an_output_comes_back_as_it_went_in(backend: ModuleType, tmp_path: Path) -> None:
@@ -176,7 +182,7 @@ def test_nothing_around_outputs_is_written(op: str, backend: ModuleType, float_t
             plain.pop("out", None)
             around["out"], inside["out"] = _guarded(np.zeros_like(getattr(ops, op)(**plain)))
         for arg in OPS[op]:
-            if arg.role == "inout":
+            if arg.role == "inout" and case.get(arg.name) is not None:
                 around[arg.name], inside[arg.name] = _guarded(case[arg.name])
         with num_threads(1):
             want = bounds.results(ops, op, plain)
@@ -205,65 +211,6 @@ def test_inputs_are_not_modified(op: str, backend: ModuleType, float_t: Any, ind
         assert all(_arrays(case)[name].tobytes() == bits for name, bits in before.items())
 
 
-# --- the same bits ----------------------------------------------------------------------------------------------------
-
-MANY, WIDE = 20_000, 64  # 10 MB of gradients read and written: work for 8 threads on every backend
-PATTERNS: dict[str, Callable[[np.random.Generator], Array]] = {
-    "zipf": lambda rng: np.minimum(rng.zipf(1.3, MANY) - 1, MANY - 1),
-    "one row": lambda rng: np.full(MANY, MANY - 1),
-    "distinct": lambda rng: rng.permutation(MANY),
-    "sorted": lambda rng: np.sort(rng.integers(0, MANY, MANY)),
-    "reversed": lambda rng: np.sort(rng.integers(0, MANY, MANY))[::-1].copy(),
-}
-
-
-def _large(op: str, indices: Array) -> Case:
-    """Outputs start as NaN: fresh memory may hold the result of the call before."""
-    rng = np.random.default_rng(2)
-    table, grads = (rng.standard_normal((MANY, WIDE), np.float32) for _ in range(2))
-    offsets = np.sort(np.r_[0, 0, rng.integers(0, MANY, 3000), MANY])
-    match op:
-        case "gather":
-            options: Case = {"table": table, "out": np.full_like(table, np.nan)}
-        case "embedding_bag":
-            out = np.full((offsets.size - 1, WIDE), np.nan, np.float32)
-            options = {"table": table, "offsets": offsets, "mode": "mean", "out": out}
-        case "scatter_add":
-            options = {"table": table, "grads": grads, "scale": 0.3}
-        case "coalesce":
-            options = {"grads": grads}
-        case _:
-            options = {"table": table, "grads": grads, "lr": 0.3}
-    return {"indices": indices} | options
-
-
-def _bits(op: str, case: Case) -> dict[str, bytes]:
-    return {name: np.asarray(a).tobytes() for name, a in bounds.results(ops, op, case).items()}
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("op", DETERMINISTIC)
-def test_same_bits_for_any_number_of_threads(op: str, backend: ModuleType, pattern: str) -> None:
-    indices = PATTERNS[pattern](np.random.default_rng(3))
-    with num_threads(1):
-        want = _bits(op, _large(op, indices))
-    for threads in (2, 3, 8):
-        with num_threads(threads):
-            assert _bits(op, _large(op, indices)) == want
-
-
-@pytest.mark.parametrize("width", [1, 19, 100, 301])
-@each_float
-@pytest.mark.parametrize("op", DETERMINISTIC)
-def test_same_bits_on_every_backend(op: str, float_t: Any, width: int) -> None:
-    """Their kernels multiply and add in a fixed order and do not fuse."""
-    found = []
-    for backend in BACKENDS:
-        with using(backend):
-            found.append([_bits(op, case) for case in samples(op, float_t, np.dtype(np.int64), width)])
-    assert all(bits == found[0] for bits in found)
-
-
 @pytest.mark.parametrize("op", [op for op in OPS if op != "coalesce"])
 def test_memory_mapped_tables(op: str, backend: ModuleType, tmp_path: Path) -> None:
     """Read through a read-only map, updated in the file through a writable one."""
@@ -275,11 +222,12 @@ def test_memory_mapped_tables(op: str, backend: ModuleType, tmp_path: Path) -> N
             shape = case[name].shape
             case[name] = np.memmap(tmp_path / name, np.float32, "r+" if name in written else "r", shape=shape)
     with num_threads(1):
-        want, found = _bits(op, plain), _bits(op, case)
-    assert found == want
-    for name in written:
+        want, found = (bounds.results(ops, op, c) for c in (plain, case))
+    for name in want:
+        assert np.asarray(found[name]).tobytes() == np.asarray(want[name]).tobytes()
+    for name in {"table", "in_table", "out_table"} & set(written):
         case[name].flush()
-        assert (tmp_path / name).read_bytes() == want[name]
+        assert (tmp_path / name).read_bytes() == want[name].tobytes()
 
 
 # --- bad inputs -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Everything around the operators: environment, threads, fallbacks, configuration, optimizers and aligned tables."""
+"""Everything around the operators: environment, threads, fallbacks, configuration and aligned tables."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_module_runs() -> None:
     assert done.stdout.startswith("hotrow ")
 
 
-# --- tables, optimizers -----------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -219,29 +219,3 @@ def test_bad_empty_tables() -> None:
         hotrow.empty_table(-1, 1)
     with pytest.raises(TypeError, match=r"^width must be an integer, not float$"):
         hotrow.empty_table(1, 1.0)  # type: ignore[arg-type]
-
-
-def test_sgd_steps_with_the_rate_it_has_now() -> None:
-    table, indices, grads = np.ones((3, 2), np.float32), [2, 0, 2], np.ones((3, 2), np.float32)
-    sgd = hotrow.optim.SGD(table, lr=0.5)
-    sgd.step(indices, grads)
-    assert table[:, 0].tolist() == [0.5, 1, 0]
-    sgd.lr = 0.25
-    assert sgd.state_dict() == {"lr": 0.25}
-    other = hotrow.optim.SGD(table, lr=1)
-    other.load_state_dict(sgd.state_dict())
-    other.step(indices, grads)
-    assert table[:, 1].tolist() == [0.25, 1, -0.5]
-
-
-def test_bad_sgd() -> None:
-    table = np.ones((3, 2), np.float32)
-    with pytest.raises(ValueError, match=r"^lr = -1\.0 must be at least 0$"):
-        hotrow.optim.SGD(table, lr=-1)
-    sgd = hotrow.optim.SGD(table, lr=1)
-    for state, said in (({}, "nothing"), ({"lr": 1, "momentum": 0}, "'lr', 'momentum'")):
-        with pytest.raises(ValueError, match=f"^state of SGD must hold 'lr', not {said}$"):
-            sgd.load_state_dict(state)
-    with pytest.raises(IndexError, match=r"^indices\[0\] = 3 is out of range for a table of 3 rows$"):
-        sgd.step([3], table[:1].copy())
-    assert (table == 1).all()

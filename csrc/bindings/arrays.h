@@ -28,6 +28,16 @@ auto with_float(const py::array& a, Body&& body) {
     }
 }
 
+// As with_float, for tables: 16-bit ones too. ml_dtypes calls bfloat16 'E', a void to those who do not know it.
+template <class Body>
+auto with_element(const py::array& a, Body&& body) {
+    switch (a.dtype().char_()) {
+        case 'e': return body(type_tag<Half>{});
+        case 'E': return body(type_tag<BFloat>{});
+        default: return with_float(a, body);
+    }
+}
+
 template <class Body>
 auto with_index(const py::array& a, Body&& body) {
     const py::dtype dtype = a.dtype();
@@ -37,10 +47,15 @@ auto with_index(const py::array& a, Body&& body) {
     unexpected("int32 or int64");
 }
 
-// body(float tag, index tag)
+// body(element tag, index tag)
 template <class Body>
-auto with_types(const py::array& floats, const py::array& indices, Body&& body) {
-    return with_float(floats, [&](auto f) { return with_index(indices, [&](auto i) { return body(f, i); }); });
+auto with_types(const py::array& table, const py::array& indices, Body&& body) {
+    return with_element(table, [&](auto e) { return with_index(indices, [&](auto i) { return body(e, i); }); });
+}
+
+template <class Body>
+auto with_floats(const py::array& table, const py::array& indices, Body&& body) {
+    return with_float(table, [&](auto f) { return with_index(indices, [&](auto i) { return body(f, i); }); });
 }
 
 template <class T>
@@ -48,6 +63,12 @@ const T* vector(const py::array& a) {
     if (a.ndim() != 1 || a.itemsize() != int64_t(sizeof(T)) || (a.size() > 1 && a.strides(0) != a.itemsize()))
         unexpected("a contiguous vector");
     return static_cast<const T*>(a.data());
+}
+
+template <class T>
+T* writable_vector(py::array& a) {
+    vector<T>(a);
+    return static_cast<T*>(a.mutable_data());
 }
 
 // NumPy gives strides no meaning where there is nothing to step over: they are looked at only beyond one row or column.

@@ -14,88 +14,181 @@
 namespace hotrow {
 namespace {
 
-// The types of a call: F of the table, I of the indices.
-#define HOTROW_TYPES(f, i)            \
-    using F = typename decltype(f)::type; \
+// The types of a call: E of the table, F of its arithmetic, I of the indices.
+#define HOTROW_TYPES(e, i)                \
+    using E = typename decltype(e)::type; \
+    using F = real<E>;                    \
     using I = typename decltype(i)::type
 
 void gather(const py::array& table, const py::array& indices, py::array out, int threads) {
-    with_types(table, indices, [&](auto f, auto i) {
-        HOTROW_TYPES(f, i);
-        const auto t = matrix<F>(table);
+    with_types(table, indices, [&](auto e, auto i) {
+        HOTROW_TYPES(e, i);
+        const auto t = matrix<E>(table);
         const auto* rows = vector<I>(indices);
-        const auto o = writable_matrix<F>(out);
+        const auto o = writable_matrix<E>(out);
         const int64_t n = indices.size();
         py::gil_scoped_release nogil;
-        plan::gather(t, rows, n, o, threads);
+        plan::gather<E>(t, rows, n, o, threads);
     });
 }
 
-bool embedding_bag(const py::array& table, const py::array& indices, const py::array& offsets,
-                   const std::optional<py::array>& weights, int mode, int64_t padding_idx, py::array out, int threads) {
-    return with_types(table, indices, [&](auto f, auto i) {
-        HOTROW_TYPES(f, i);
-        const auto t = matrix<F>(table);
-        const Bags<F, I> bags{vector<I>(indices), vector<int64_t>(offsets), weights ? vector<F>(*weights) : nullptr,
-                              padding_idx, Mode(mode)};
+using Optional = std::optional<py::array>;
+
+template <class T>
+const T* vector_or_null(const Optional& a) {
+    return a ? vector<T>(*a) : nullptr;
+}
+template <class T>
+Mat<T> writable_or_empty(Optional& a) {
+    return a ? writable_matrix<T>(*a) : Mat<T>{};
+}
+
+// The arguments that all gradient operators begin with, and those that end their lookups.
+#define HOTROW_LOOKUPS                                                                                       \
+    const py::array &indices, const Optional &offsets, const Optional &weights, const Optional &argmax, \
+        const py::array &grads
+#define HOTROW_POOLING int mode, int64_t padding_idx
+
+template <class F, class I>
+Pooled<F, I> pooled(HOTROW_LOOKUPS, HOTROW_POOLING, bool by_frequency = false) {
+    const auto g = matrix<F>(grads);
+    return {{vector<I>(indices), vector_or_null<int64_t>(offsets), vector_or_null<F>(weights), padding_idx, Mode(mode), {}},
+            indices.size(),
+            g.rows,
+            argmax ? matrix<int32_t>(*argmax) : Mat<const int32_t>{},
+            g,
+            by_frequency};
+}
+
+bool embedding_bag(const py::array& table, const py::array& indices, const py::array& offsets, const Optional& weights,
+                   Optional argmax, py::array out, HOTROW_POOLING, int threads) {
+    return with_types(table, indices, [&](auto e, auto i) {
+        HOTROW_TYPES(e, i);
+        const auto t = matrix<E>(table);
+        const Bags<F, I> bags{vector<I>(indices), vector<int64_t>(offsets), vector_or_null<F>(weights),
+                              padding_idx,        Mode(mode),               writable_or_empty<int32_t>(argmax)};
         const auto o = writable_matrix<F>(out);
         py::gil_scoped_release nogil;
-        return plan::embedding_bag(t, bags, o.rows, o, threads);
+        return plan::embedding_bag<E>(t, bags, o.rows, o, threads);
     });
 }
 
-void scatter_add(const py::array& indices, const py::array& grads, double scale, py::array table, int threads) {
-    with_types(table, indices, [&](auto f, auto i) {
-        HOTROW_TYPES(f, i);
-        const auto* rows = vector<I>(indices);
-        const auto g = matrix<F>(grads);
-        const auto t = writable_matrix<F>(table);
+void weights_grad(const py::array& table, const py::array& indices, const py::array& offsets, const Optional& weights,
+                  const Optional& argmax, const py::array& grads, py::array out, HOTROW_POOLING, int threads) {
+    with_types(table, indices, [&](auto e, auto i) {
+        HOTROW_TYPES(e, i);
+        const auto t = matrix<E>(table);
+        const Pooled<F, I> p = pooled<F, I>(indices, offsets, weights, argmax, grads, mode, padding_idx);
+        F* const o = writable_vector<F>(out);
         py::gil_scoped_release nogil;
-        plan::scatter_add(rows, g.rows, g, scale, t, threads);
+        plan::weights_grad<E>(t, p.bags, p.count, Gradient<F>{p.grads, nullptr, nullptr, p.argmax}, o, threads);
     });
 }
 
-py::tuple coalesce(const py::array& indices, const py::array& grads, int threads) {
-    return with_types(grads, indices, [&](auto f, auto i) -> py::tuple {
-        HOTROW_TYPES(f, i);
-        const auto* index = vector<I>(indices);
-        const auto g = matrix<F>(grads);
-        uint64_t highest = 0;
-        for (int64_t k = 0; k < g.rows; ++k) highest |= uint64_t(index[k]);
-        return plan::with_lookup_type(g.rows, highest, [&](auto type) -> py::tuple {
-            const auto sorted = [&] {
-                py::gil_scoped_release nogil;
-                return plan::Coalesced<decltype(type)>(
-                    index, g.rows, useful_threads(2 * g.rows * g.cols * int64_t(sizeof(F)), threads));
-            }();
-            py::array_t<I> rows(sorted.size());
-            py::array_t<F> values({sorted.size(), g.cols});
-            I* r = rows.mutable_data();
-            const auto v = writable_matrix<F>(values);
-            {
-                py::gil_scoped_release nogil;
-                sorted.fill(g, r, v);
-            }
-            return py::make_tuple(rows, values);
-        });
-    });
-}
-
-void sgd_step(const py::array& indices, const py::array& grads, double lr, py::array table, int threads) {
-    with_types(table, indices, [&](auto f, auto i) {
-        HOTROW_TYPES(f, i);
-        const auto* rows = vector<I>(indices);
-        const auto g = matrix<F>(grads);
-        const auto t = writable_matrix<F>(table);
+void scatter_add(HOTROW_LOOKUPS, py::array table, HOTROW_POOLING, double scale, int threads) {
+    with_types(table, indices, [&](auto e, auto i) {
+        HOTROW_TYPES(e, i);
+        const auto p = pooled<F, I>(indices, offsets, weights, argmax, grads, mode, padding_idx);
+        const auto t = writable_matrix<E>(table);
         py::gil_scoped_release nogil;
-        plan::sgd_step(rows, g.rows, g, lr, t, threads);
+        plan::scatter_add<E>(p, scale, t, threads);
+    });
+}
+
+py::tuple coalesce(HOTROW_LOOKUPS, HOTROW_POOLING, int threads) {
+    return with_floats(grads, indices, [&](auto e, auto i) -> py::tuple {
+        HOTROW_TYPES(e, i);
+        const auto p = pooled<F, I>(indices, offsets, weights, argmax, grads, mode, padding_idx);
+        py::array_t<I> rows;
+        py::array_t<F> values;
+        {
+            py::gil_scoped_release nogil;
+            plan::coalesce(
+                p,
+                [&](int64_t size) {
+                    py::gil_scoped_acquire gil;
+                    rows = py::array_t<I>(size);
+                    values = py::array_t<F>({size, p.grads.cols});
+                    return std::make_pair(rows.mutable_data(), writable_matrix<F>(values));
+                },
+                threads);
+        }
+        return py::make_tuple(rows, values);
+    });
+}
+
+// The options that all steps share, see hotrow.steps.StepOptions.
+#define HOTROW_OPTIONS \
+    bool by_frequency, double clip_norm, double clip_value, double weight_decay, bool decoupled, double max_norm, \
+        bool stochastic, uint64_t key
+
+// body(pooled, options, table) with the GIL released.
+template <class Body>
+void step(HOTROW_LOOKUPS, py::array& table, HOTROW_POOLING, HOTROW_OPTIONS, const Body& body) {
+    with_types(table, indices, [&](auto e, auto i) {
+        HOTROW_TYPES(e, i);
+        const auto p = pooled<F, I>(indices, offsets, weights, argmax, grads, mode, padding_idx, by_frequency);
+        const plan::StepOptions options{clip_norm, clip_value, weight_decay, decoupled, max_norm, {stochastic, key}};
+        body(type_tag<F>{}, p, options, writable_matrix<E>(table));
+    });
+}
+#define HOTROW_STEP indices, offsets, weights, argmax, grads, table, mode, padding_idx, by_frequency, clip_norm, \
+                    clip_value, weight_decay, decoupled, max_norm, stochastic, key
+
+void sgd_step(HOTROW_LOOKUPS, Optional momentum_buffer, py::array table, HOTROW_POOLING, HOTROW_OPTIONS, double lr,
+              double momentum, bool nesterov, int threads) {
+    step(HOTROW_STEP, [&](auto f, auto& p, auto& options, auto t) {
+        const auto buffer = writable_or_empty<typename decltype(f)::type>(momentum_buffer);
+        py::gil_scoped_release nogil;
+        plan::sgd_step(p, options, lr, momentum, nesterov, buffer, t, threads);
+    });
+}
+
+void adagrad_step(HOTROW_LOOKUPS, py::array state_sum, py::array table, HOTROW_POOLING, HOTROW_OPTIONS, double lr,
+                  double eps, int threads) {
+    step(HOTROW_STEP, [&](auto f, auto& p, auto& options, auto t) {
+        const auto sum = writable_matrix<typename decltype(f)::type>(state_sum);
+        py::gil_scoped_release nogil;
+        plan::adagrad_step(p, options, lr, eps, sum, t, threads);
+    });
+}
+
+void rowwise_adagrad_step(HOTROW_LOOKUPS, py::array state_sum, py::array table, HOTROW_POOLING, HOTROW_OPTIONS,
+                          double lr, double eps, int threads) {
+    step(HOTROW_STEP, [&](auto f, auto& p, auto& options, auto t) {
+        auto* const sum = writable_vector<typename decltype(f)::type>(state_sum);
+        py::gil_scoped_release nogil;
+        plan::rowwise_adagrad_step(p, options, lr, eps, sum, t, threads);
+    });
+}
+
+void rmsprop_step(HOTROW_LOOKUPS, py::array square_avg, py::array table, HOTROW_POOLING, HOTROW_OPTIONS, double lr,
+                  double alpha, double eps, int threads) {
+    step(HOTROW_STEP, [&](auto f, auto& p, auto& options, auto t) {
+        const auto average = writable_matrix<typename decltype(f)::type>(square_avg);
+        py::gil_scoped_release nogil;
+        plan::rmsprop_step(p, options, lr, alpha, eps, average, t, threads);
+    });
+}
+
+void adam_step(HOTROW_LOOKUPS, py::array exp_avg, py::array exp_avg_sq, Optional row_steps, py::array table,
+               HOTROW_POOLING, HOTROW_OPTIONS, double lr, double beta1, double beta2, double rate, double eps,
+               const Optional& corrections, int threads) {
+    step(HOTROW_STEP, [&](auto f, auto& p, auto& options, auto t) {
+        using F = typename decltype(f)::type;
+        const AdamRule<F> rule{F(beta1), F(beta2), F(1 - beta1), F(1 - beta2), F(rate), F(eps),
+                               corrections ? matrix<F>(*corrections) : Mat<const F>{}};
+        const auto first = writable_matrix<F>(exp_avg), second = writable_matrix<F>(exp_avg_sq);
+        int32_t* const steps = row_steps ? writable_vector<int32_t>(*row_steps) : nullptr;
+        py::gil_scoped_release nogil;
+        plan::adam_step(p, options, lr, rule, first, second, steps, t, threads);
     });
 }
 
 py::tuple skipgram_step(const py::array& centers, const py::array& contexts, const py::array& negatives, double lr,
                         py::array in_table, py::array out_table, int threads) {
-    const Loss loss = with_types(in_table, centers, [&](auto f, auto i) {
-        HOTROW_TYPES(f, i);
+    const Loss loss = with_floats(in_table, centers, [&](auto e, auto i) {
+        HOTROW_TYPES(e, i);
         const auto *c = vector<I>(centers), *x = vector<I>(contexts);
         const auto n = matrix<I>(negatives);
         const auto in = writable_matrix<F>(in_table), out = writable_matrix<F>(out_table);
@@ -109,8 +202,8 @@ py::tuple skipgram_epoch(const py::array& tokens, const py::array& offsets, cons
                          const py::array& alias_accept, const py::array& alias_other, int64_t window, int64_t negative,
                          bool shrink_windows, double lr_begin, double lr_end, uint64_t seed, int64_t begin, int64_t end,
                          py::array in_table, py::array out_table, int threads) {
-    const Loss loss = with_types(in_table, tokens, [&](auto f, auto i) {
-        HOTROW_TYPES(f, i);
+    const Loss loss = with_floats(in_table, tokens, [&](auto e, auto i) {
+        HOTROW_TYPES(e, i);
         const SkipGram<I> job{vector<I>(tokens),
                               vector<int64_t>(offsets),
                               offsets.size() - 1,
@@ -165,21 +258,25 @@ int64_t first_descent(const py::array& offsets) {
     return -1;
 }
 
-// Whether the memory between the first and the last byte of two arrays meets.
-bool may_share_memory(const py::array& a, const py::array& b) {
-    const auto bounds = [](const py::array& x) {
-        const char* low = static_cast<const char*>(x.data());
-        const char* high = low + x.itemsize();
+// Whether, between first and last byte, an array that is written (a bit of `written`) meets one that is only read, or
+// another that is written.
+bool may_overlap(const py::list& arrays, uint64_t written) {
+    std::vector<std::pair<const char*, const char*>> bounds(arrays.size());
+    for (size_t k = 0; k < bounds.size(); ++k) {
+        if (arrays[k].is_none()) continue;
+        const auto x = py::reinterpret_borrow<py::array>(arrays[k]);
+        if (x.size() == 0) continue;
+        const char *low = static_cast<const char*>(x.data()), *high = low + x.itemsize();
         for (py::ssize_t axis = 0; axis < x.ndim(); ++axis) {
-            if (x.shape(axis) == 0) return std::make_pair(low, low);
             const int64_t reach = (x.shape(axis) - 1) * x.strides(axis);
             (reach < 0 ? low : high) += reach;
         }
-        return std::make_pair(low, high);
-    };
-    const auto [a_low, a_high] = bounds(a);
-    const auto [b_low, b_high] = bounds(b);
-    return a_low < b_high && b_low < a_high && a_low < a_high && b_low < b_high;
+        bounds[k] = {low, high};
+    }
+    for (size_t i = 0; i < bounds.size(); ++i)
+        for (size_t j = 0; j < bounds.size() && (written >> i & 1); ++j)
+            if (i != j && bounds[i].first < bounds[j].second && bounds[j].first < bounds[i].second) return true;
+    return false;
 }
 
 }  // namespace
@@ -187,18 +284,18 @@ bool may_share_memory(const py::array& a, const py::array& b) {
 
 PYBIND11_MODULE(_native, m) {
     using namespace hotrow;
-#define HOTROW_OP(name, signature) m.def(#name, &name);
+#define HOTROW_OP(name, compiled_for, signature) m.def(#name, &name);
 #include "ops.def"
 #undef HOTROW_OP
     std::vector<std::string> names;
-#define HOTROW_OP(name, signature) names.push_back(#name);
+#define HOTROW_OP(name, compiled_for, signature) names.push_back(#name);
 #include "ops.def"
 #undef HOTROW_OP
     m.attr("OPS") = py::tuple(py::cast(names));
 
     m.def("first_out_of_range", &first_out_of_range);
     m.def("first_descent", &first_descent);
-    m.def("may_share_memory", &may_share_memory);
+    m.def("may_overlap", &may_overlap);
     m.def("release_threads", &release_threads);
     m.def("built_isas", &built_isas);
     m.def("supported_isas", &supported_isas);

@@ -1,24 +1,10 @@
 #pragma once
-#include "kernels/simd.h"
+#include "kernels/half.h"
+#include "runtime/pooling.h"
 
 namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
-
-// What mean and sqrtn divide a bag's sum by: the sum of its weights, or the root of the sum of their squares
-// (as TensorFlow's embedding_lookup_sparse); zero makes the bag zero.
-template <class F, class I>
-HOTROW_INLINE F bag_factor(const Bags<F, I>& bags, int64_t begin, int64_t end) {
-    if (bags.mode == Mode::sum || bags.mode == Mode::max) return 1;
-    double total = 0;
-    for (int64_t j = begin; j < end; ++j) {
-        if (int64_t(bags.indices[j]) == bags.padding_idx) continue;
-        const double w = bags.weights ? double(bags.weights[j]) : 1.0;
-        total += bags.mode == Mode::mean ? w : w * w;
-    }
-    if (total == 0) return 0;
-    return F(1 / (bags.mode == Mode::mean ? total : std::sqrt(total)));
-}
 
 // The larger lane by lane; a NaN on either side stays.
 template <class F>
@@ -27,8 +13,8 @@ HOTROW_INLINE pack<F> max_or_nan(pack<F> kept, pack<F> x) {
 }
 
 // Adds one lookup to the N registers of its bag.
-template <bool Max, int N, class F>
-HOTROW_INLINE void pool_row(const F* row, F weight, bool weighted, bool first, Tail<F> tail, pack<F>* acc) {
+template <bool Max, int N, class E, class F>
+HOTROW_INLINE void pool_row(const E* row, F weight, bool weighted, bool first, Tail<F> tail, pack<F>* acc) {
     HOTROW_UNROLL
     for (int k = 0; k < N; ++k) {
         pack<F> x = load_block<N>(row, k, tail);
@@ -38,15 +24,17 @@ HOTROW_INLINE void pool_row(const F* row, F weight, bool weighted, bool first, T
     }
 }
 
-template <bool Max, bool Weighted, class F, class I>
-HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
-    const int64_t ahead = lookahead<F>(table.cols), lookups_end = bags.offsets[range.end];
-    for_blocks<F>(table.cols, [=, &in_range](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+template <bool Max, bool Weighted, class E, class F, class I>
+HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
+    constexpr int most = sizeof(E) == sizeof(F) ? kBlock : 8;  // registers; 16-bit tables need less code more than speed
+    const int64_t ahead = lookahead<E>(table.cols), lookups_end = bags.offsets[range.end];
+    for_blocks<F, most>(table.cols, [=, &in_range](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
         // In cache this loop is bound by loads: everything in it but rows and indices has to be in a register.
-        const F* const base = table.data + d;
+        const E* const base = table.data + d;
         const int64_t stride = table.stride, fetch = ahead;
         const uint64_t rows = uint64_t(table.rows);
+        const int offset = worst_offset(base, stride);
         bool inside = true;
         const I padding = bags.padding_idx == I(bags.padding_idx) ? I(bags.padding_idx) : I(-1);
         for (int64_t b = range.begin; b < range.end; ++b) {
@@ -61,14 +49,14 @@ HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range,
                     return;
                 }
                 if (*j == padding) return;
-                const F weight = Weighted ? bags.weights[j - bags.indices] : F(1);
+                const F weight = Weighted && bags.weights ? bags.weights[j - bags.indices] : F(1);
                 pool_row<Max, N>(base + *j * stride, weight, Weighted, first, tail, acc);
                 first = false;
             };
             const I *j = bags.indices + begin, *const stop = bags.indices + end;
             const I* const fetch_stop = lookups_end - end < fetch ? bags.indices + lookups_end - fetch : stop;
             for (; j < fetch_stop; ++j) {
-                prefetch_block<N>(prefetch_address(base, j[fetch], stride), tail);
+                prefetch_block<N>(prefetch_address(base, j[fetch], stride), tail, offset);
                 add(j);
             }
             for (; j < stop; ++j) add(j);
@@ -84,18 +72,91 @@ HOTROW_INLINE void pool(Mat<const F> table, const Bags<F, I>& bags, Range range,
     });
 }
 
+// argmax[b, d] = j - offsets[b] for the lookup j that gave out[b, d]: the first of equal ones, or the last NaN; -1 for none
+template <class E, class F, class I>
+void bag_argmax(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<const F> out) {
+    for (int64_t b = range.begin; b < range.end; ++b) {
+        int32_t* const places = bags.argmax.row(b);
+        const F* const largest = out.row(b);
+        for (int64_t d = 0; d < out.cols; ++d) places[d] = -1;
+        for (int64_t j = bags.offsets[b]; j < bags.offsets[b + 1]; ++j) {
+            const int64_t index = bags.indices[j];
+            if (index == bags.padding_idx || uint64_t(index) >= uint64_t(table.rows)) continue;
+            const E* const row = table.row(index);
+            const F weight = bags.weights ? bags.weights[j] : F(1);
+            const int32_t place = int32_t(j - bags.offsets[b]);
+            for_registers<F>(out.cols, [=](int64_t d, auto tail) HOTROW_INLINE_LAMBDA {
+                alignas(64) F values[lanes<F>];
+                store(values, load(row + d, tail) * weight);
+                for (int i = 0; i < tail.count; ++i) {
+                    const bool stands = values[i] == largest[d + i] && places[d + i] < 0;
+                    places[d + i] = stands || values[i] != values[i] ? place : places[d + i];
+                }
+            });
+        }
+    }
+}
+
 // sum:   out[b, :] = sum_j w[j] table[indices[j], :]          j in offsets[b] .. offsets[b + 1] - 1, ascending,
 // mean:  sum / sum_j w[j]                                     without those where indices[j] == padding_idx
 // sqrtn: sum / sqrt(sum_j w[j]^2)
 // max:   out[b, d] = max_j w[j] table[indices[j], d]          zeros for an empty bag
 // Lookups outside the table are left out and clear `in_range`.
-template <class F, class I>
-void embedding_bag(Mat<const F> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
-    const bool max = bags.mode == Mode::max;
-    if (max && bags.weights) pool<true, true>(table, bags, range, out, in_range);
-    else if (max) pool<true, false>(table, bags, range, out, in_range);
+template <class E, class I, class F = real<E>>
+void embedding_bag(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
+    if (bags.mode == Mode::max) pool<true, true>(table, bags, range, out, in_range);
     else if (bags.weights) pool<false, true>(table, bags, range, out, in_range);
     else pool<false, false>(table, bags, range, out, in_range);
+    if (bags.argmax.data) bag_argmax(table, bags, range, Mat<const F>{out.data, out.rows, out.cols, out.stride});
+}
+
+// sum over d of a[d] * b[d] where b's column is `place`'s, if places are given: lanes of a register, then a fixed tree
+template <class F, class E>
+HOTROW_INLINE F dot(const F* a, const E* b, int64_t cols, const int32_t* places, int32_t place) {
+    constexpr int kSums = 4;  // one would wait for itself
+    pack<F> sums[kSums] = {};
+    const auto add = [&](int64_t d, auto tail) HOTROW_INLINE_LAMBDA {
+        pack<F> product = load(a + d, tail) * load(b + d, tail);
+        if (places)
+            product = select<F>(load_places<F>(places + d, tail.count) == bits<F>(place), product, zero<F>());
+        sums[d / lanes<F> % kSums] += product;
+    };
+    for_registers<F>(cols, add);
+    const pack<F> total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    return reduce<1, lanes<F>, F>(&total)[0];
+}
+
+// The gradient of embedding_bag with respect to its weights: with p[j] = grads[b, :] . table[indices[j], :],
+// sum:   out[j] = p[j]
+// mean:  out[j] = (p[j] - s) f          f = 1 / sum_j w[j], s = f sum_j w[j] p[j]
+// sqrtn: out[j] = (p[j] - s w[j] f) f   f = 1 / sqrt(sum_j w[j]^2)
+// max:   out[j] = p[j] over the columns that came from j
+// 0 for lookups that were left out and where f is 0.
+template <class E, class I, class F = real<E>>
+void weights_grad(Mat<const E> table, const Bags<F, I>& bags, const Gradient<F>& gradient, Range range, F* out) {
+    const int64_t ahead = lookahead<F>(table.cols), last = bags.offsets[range.end] - 1;
+    for (int64_t b = range.begin; b < range.end; ++b) {
+        const int64_t begin = bags.offsets[b], end = bags.offsets[b + 1];
+        const F factor = bag_factor(bags, begin, end);
+        const int32_t* const places = gradient.argmax.data ? gradient.argmax.row(b) : nullptr;
+        F pooled = 0;
+        for (int64_t j = begin; j < end; ++j) {
+            const char* const next = reinterpret_cast<const char*>(table.row(bags.indices[j + ahead < last ? j + ahead : last]));
+            for (int64_t i = 0; i < table.cols * int64_t(sizeof(E)); i += 64) __builtin_prefetch(next + i, 0, 3);
+            const bool used = int64_t(bags.indices[j]) != bags.padding_idx;
+            out[j] = used ? dot(gradient.rows.row(b), table.row(bags.indices[j]), table.cols, places, int32_t(j - begin))
+                          : F(0);
+            pooled += (bags.weights ? bags.weights[j] : F(1)) * out[j];
+        }
+        if (bags.mode == Mode::sum || bags.mode == Mode::max) continue;
+        pooled *= factor;
+        for (int64_t j = begin; j < end; ++j) {
+            const F weight = bags.weights ? bags.weights[j] : F(1);
+            const F share = bags.mode == Mode::mean ? pooled : pooled * weight * factor;
+            const bool used = int64_t(bags.indices[j]) != bags.padding_idx && factor != F(0);
+            out[j] = used ? (out[j] - share) * factor : F(0);
+        }
+    }
 }
 
 }  // namespace

@@ -1,77 +1,159 @@
-// The gradient of a lookup. Lookups name a gradient row each; see runtime/partition.h for how they are ordered.
+// The gradient of a lookup. Lookups come sorted by row, each naming a gradient row; see runtime/partition.h.
 #pragma once
-#include "kernels/simd.h"
+#include "kernels/half.h"
 
 namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
 
-// table[row, :] += scale * grads[position, :] for each lookup, in the order given (ascending position per row).
-template <class F, class I>
-void scatter_add(const Lookup<I>* lookups, Mat<const F> grads, F scale, Range range, Mat<F> table) {
-    const int64_t ahead = lookahead<F>(table.cols), last = range.end - 1;
-    for_blocks<F>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
-        constexpr int N = decltype(width)::value;
-        for (int64_t i = range.begin; i < range.end; ++i) {
-            const Lookup<I> next = lookups[i + ahead < last ? i + ahead : last];
-            prefetch_block<N>(grads.row(next.position) + d, tail);
-            prefetch_block<N, true>(table.row(next.row) + d, tail);
-            const F* const grad = grads.row(lookups[i].position) + d;
-            F* const row = table.row(lookups[i].row) + d;
-            pack<F> sum[N];
-            HOTROW_UNROLL
-            for (int k = 0; k < N; ++k)
-                sum[k] = load_block<N>(static_cast<const F*>(row), k, tail) + load_block<N>(grad, k, tail) * scale;
-            HOTROW_UNROLL
-            for (int k = 0; k < N; ++k) store_block<N>(row, k, sum[k], tail);
-        }
-    });
+// The rows that a step will update, to be brought near while gradients are summed.
+struct Fetch {
+    struct Rows {
+        const char* data;
+        int64_t stride, bytes;
+    };
+    int count;
+    Rows rows[4];
+};
+
+template <class... T>
+HOTROW_INLINE Fetch fetch_rows(Mat<T>... matrices) {
+    return {int(sizeof...(T)),
+            {{reinterpret_cast<const char*>(matrices.data), matrices.stride * int64_t(sizeof(T)),
+              matrices.cols * int64_t(sizeof(T))}...}};
 }
 
-// Walks runs of equal rows in sorted lookups and sums the gradients of each in registers, ascending position:
-// use(row, width, d, tail, sums). With Write, rows of `table` are fetched to be written.
-template <bool Write, class F, class I, class Use>
-HOTROW_INLINE void for_run_sums(const Lookup<I>* lookups, Mat<const F> grads, Range range, Mat<F> table, Use&& use) {
-    const int64_t ahead = lookahead<F>(grads.cols), last = range.end - 1;
-    for_blocks<F>(grads.cols, [=, &use](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+HOTROW_INLINE void fetch_to_write(const Fetch& fetch, int64_t row) {
+    for (int m = 0; m < fetch.count; ++m) {
+        const Fetch::Rows& rows = fetch.rows[m];
+        const char* const p = prefetch_address(rows.data, row, rows.stride);
+        for (int64_t b = 0; b < rows.bytes; b += 64) __builtin_prefetch(prefetch_address(p, b), 1, 3);
+        __builtin_prefetch(prefetch_address(p, rows.bytes - 1), 1, 3);
+    }
+}
+
+// Columns are summed in blocks of up to so many registers. With 20 to a block the code was twice as large, no case faster.
+constexpr int kRunBlock = 8;
+
+// The terms of lookup i: add(k, x) for each of the N registers of a block.
+template <int N, class F, class I, class End, class Add>
+HOTROW_INLINE void for_terms(const Lookup<I>* lookups, const Gradient<F>& gradient, int64_t i, int64_t d, End tail,
+                             Add&& add) {
+    const int64_t position = lookups[i].position;
+    const F* const grad = gradient.rows.row(position) + d;
+    if (!gradient.factors && !gradient.places) {
+        HOTROW_UNROLL
+        for (int k = 0; k < N; ++k) add(k, load_block<N>(grad, k, tail));
+        return;
+    }
+    const F factor = gradient.factors ? gradient.factors[i] : F(1);
+    if (!gradient.places) {
+        HOTROW_UNROLL
+        for (int k = 0; k < N; ++k) add(k, load_block<N>(grad, k, tail) * factor);
+        return;
+    }
+    const int32_t* const argmax = gradient.argmax.row(position) + d;
+    HOTROW_UNROLL
+    for (int k = 0; k < N; ++k) {
+        const pack<bits<F>> places = load_places<F>(argmax + k * lanes<F>, k + 1 < N ? lanes<F> : tail.count);
+        const pack<F> x = load_block<N>(grad, k, tail) * factor;
+        add(k, select<F>(places == bits<F>(gradient.places[i]), x, zero<F>()));
+    }
+}
+
+// sums[d] = ((t0 + t1) + t2) + ... over the terms of the lookups of `run`, in registers, and fetches ahead within `range`.
+template <class F, class I>
+HOTROW_OWN_FUNCTION void sum_run(const Lookup<I>* lookups, const Gradient<F>& gradient, Range run, Range range,
+                                 const Fetch& fetch, F* sums) {
+    const int64_t cols = gradient.rows.cols, ahead = lookahead<F>(cols), last = range.end - 1;
+    const auto block = [=, &gradient, &fetch](auto width, int64_t d, auto tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
+        const Gradient<F> terms = gradient;
+        const int offset = worst_offset(terms.rows.data, terms.rows.stride);
         const auto arrive = [&](int64_t i) HOTROW_INLINE_LAMBDA {
-            const Lookup<I> next = lookups[i + ahead < last ? i + ahead : last];
-            prefetch_block<N>(grads.row(next.position) + d, tail);
-            if constexpr (Write) prefetch_block<N, true>(table.row(next.row) + d, tail);
-            return grads.row(lookups[i].position) + d;
+            const int64_t next = i + ahead < last ? i + ahead : last;
+            prefetch_block<N>(prefetch_address(terms.rows.data + d, lookups[next].position, terms.rows.stride), tail,
+                              offset);
+            if (d == 0 && fetch.count && lookups[next].row != lookups[next > i ? next - 1 : next].row)
+                fetch_to_write(fetch, lookups[next].row);
         };
-        for (int64_t i = range.begin; i < range.end;) {
-            const I row = lookups[i].row;
-            const F* grad = arrive(i);
-            pack<F> sum[N];
-            HOTROW_UNROLL
-            for (int k = 0; k < N; ++k) sum[k] = load_block<N>(grad, k, tail);
-            while (++i < range.end && lookups[i].row == row) {
-                grad = arrive(i);
-                HOTROW_UNROLL
-                for (int k = 0; k < N; ++k) sum[k] += load_block<N>(grad, k, tail);
-            }
-            use(row, width, d, tail, sum);
+        pack<F> sum[N];
+        int64_t i = run.begin;
+        arrive(i);
+        for_terms<N>(lookups, terms, i, d, tail, [&](int k, pack<F> x) HOTROW_INLINE_LAMBDA { sum[k] = x; });
+        while (++i < run.end) {
+            arrive(i);
+            for_terms<N>(lookups, terms, i, d, tail, [&](int k, pack<F> x) HOTROW_INLINE_LAMBDA { sum[k] += x; });
         }
-    });
+        HOTROW_UNROLL
+        for (int k = 0; k < N; ++k) store_block<N>(sums + d, k, sum[k], tail);
+    };
+    constexpr int64_t whole = kRunBlock * lanes<F>;
+    int64_t d = 0;
+    for (; d + whole <= cols; d += whole) block(Width<kRunBlock>{}, d, Whole<F>{});
+    if (d == cols) return;
+    const int registers = int((cols - d + lanes<F> - 1) / lanes<F>);
+    const Tail<F> tail(int(cols - d) - (registers - 1) * lanes<F>);
+    with_width<kRunBlock>(registers, [&](auto width) HOTROW_INLINE_LAMBDA { block(width, d, tail); });
 }
 
-// values[u, :] = sum of grads[position, :] over the u-th run of equal rows
+// use(run, row, sums) for each run of equal rows, whose sums go where place(run) says.
+template <class F, class I, class Place, class Use>
+HOTROW_INLINE void for_run_sums(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range, const Fetch& fetch,
+                                const Place& place, const Use& use) {
+    int64_t run = 0;
+    for (int64_t begin = range.begin, end; begin < range.end; begin = end, ++run) {
+        const I row = lookups[begin].row;
+        for (end = begin + 1; end < range.end && lookups[end].row == row;) ++end;
+        F* const sums = place(run);
+        sum_run(lookups, gradient, {begin, end}, range, fetch, sums);
+        use(run, int64_t(row), sums);
+    }
+}
+
+// table[row, :] += scale * sum of the row's gradients, ascending position; `scratch` [D] holds one sum at a time
+template <class E, class I, class F = real<E>>
+void scatter_add(const Lookup<I>* lookups, const Gradient<F>& gradient, F scale, Range range, F* scratch,
+                 Mat<E> table) {
+    for_run_sums(lookups, gradient, range, fetch_rows(table), [=](int64_t) { return scratch; },
+                 [=](int64_t, int64_t row, const F* sums) HOTROW_INLINE_LAMBDA {
+                     E* const w = table.row(row);
+                     const RowRounding nearest({}, row);
+                     for_registers<F>(table.cols, [=](int64_t d, auto tail) HOTROW_INLINE_LAMBDA {
+                         store_row(w, d, load(w + d, tail) + load(sums + d, tail) * scale, tail, nearest);
+                     });
+                 });
+}
+
+// values[u, :] = sum of the gradients of the u-th run of equal rows, ascending position
 template <class F, class I>
-void coalesce(const Lookup<I>* lookups, Mat<const F> grads, Range range, Mat<F> values) {
-    int64_t u = 0, block = 0;
-    for_run_sums<false>(lookups, grads, range, values,
-                        [&](I, auto width, int64_t d, Tail<F> tail, const pack<F>* sum) HOTROW_INLINE_LAMBDA {
-                            constexpr int N = decltype(width)::value;
-                            if (d != block) {
-                                block = d;
-                                u = 0;
-                            }
-                            F* const value = values.row(u++) + d;
-                            HOTROW_UNROLL
-                            for (int k = 0; k < N; ++k) store_block<N>(value, k, sum[k], tail);
-                        });
+void coalesce(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range, Mat<F> values) {
+    for_run_sums(lookups, gradient, range, Fetch{}, [=](int64_t run) { return values.row(run); },
+                 [](int64_t, int64_t, const F*) {});
+}
+
+// sum over d of x[d]^2 in 64 bytes of lanes, whatever the ISA: element d goes to lane d modulo their number; then the
+// lanes are folded in halves.
+template <class E, class F = real<E>>
+HOTROW_INLINE F sum_of_squares(const E* x, int64_t cols) {
+    constexpr int registers = 64 / kRegisterBytes;
+    pack<F> sums[registers] = {};
+    for_registers<F>(cols, [&](int64_t d, auto tail) HOTROW_INLINE_LAMBDA {
+        const pack<F> a = load(x + d, tail);
+        sums[d / lanes<F> % registers] += a * a;
+    });
+    for (int half = registers / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; ++k) sums[k] += sums[k + half];
+    return reduce<1, lanes<F>, F>(sums)[0];
+}
+
+// out[u] = sum of the squares of what coalesce gives for the u-th run
+template <class F, class I>
+void squares(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range, F* scratch, double* out) {
+    for_run_sums(lookups, gradient, range, Fetch{}, [=](int64_t) { return scratch; },
+                 [&](int64_t run, int64_t, const F* sums) HOTROW_INLINE_LAMBDA {
+                     out[run] = double(sum_of_squares<F>(sums, gradient.rows.cols));
+                 });
 }
 
 }  // namespace

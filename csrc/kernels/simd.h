@@ -10,7 +10,7 @@
 
 #include "view.h"
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -36,6 +36,10 @@ struct vector_of {
     typedef T type __attribute__((vector_size(kRegisterBytes)));
     typedef T unaligned __attribute__((vector_size(kRegisterBytes), aligned(sizeof(T))));  // aliases T, as type does
 };
+template <>
+struct vector_of<Half> : vector_of<uint16_t> {};
+template <>
+struct vector_of<BFloat> : vector_of<uint16_t> {};
 template <class T>
 using pack = typename vector_of<T>::type;
 
@@ -102,6 +106,20 @@ struct Tail {
 #endif
 };
 
+// The tail of a block that ends with a whole register.
+template <class T>
+struct Whole {
+    static constexpr int count = lanes<T>;
+};
+template <class T>
+HOTROW_INLINE pack<T> load(const T* p, Whole<T>) {
+    return load(p);
+}
+template <class T>
+HOTROW_INLINE void store(T* p, pack<T> a, Whole<T>) {
+    store(p, a);
+}
+
 #if defined(__AVX512F__)
 HOTROW_INLINE pack<float> load(const float* p, Tail<float> t) { return pack<float>(_mm512_maskz_loadu_ps(t.mask, p)); }
 HOTROW_INLINE pack<double> load(const double* p, Tail<double> t) {
@@ -162,6 +180,45 @@ HOTROW_INLINE V fma(V a, V b, V c) {
 #endif
 #endif
 
+// Writes a register past the caches to an address of its alignment; others see it after stream_end().
+template <class T>
+HOTROW_INLINE void stream(T* p, pack<T> a) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), __m512i(a));
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), __m256i(a));
+#elif defined(__SSE2__)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), __m128i(a));
+#else
+    *reinterpret_cast<pack<T>*>(p) = a;
+#endif
+}
+HOTROW_INLINE void stream_end() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+// Square roots. std::sqrt(float) is an inline function, which the linker may take from any object.
+HOTROW_INLINE float root(float a) { return __builtin_sqrtf(a); }
+HOTROW_INLINE double root(double a) { return __builtin_sqrt(a); }
+HOTROW_INLINE pack<float> root(pack<float> a) {
+#if defined(__AVX512F__)
+    return pack<float>(_mm512_sqrt_ps(__m512(a)));
+#else
+    for (int i = 0; i < lanes<float>; ++i) a[i] = root(a[i]);
+    return a;
+#endif
+}
+HOTROW_INLINE pack<double> root(pack<double> a) {
+#if defined(__AVX512F__)
+    return pack<double>(_mm512_sqrt_pd(__m512d(a)));
+#else
+    for (int i = 0; i < lanes<double>; ++i) a[i] = root(a[i]);
+    return a;
+#endif
+}
+
 // How many lookups ahead a row is fetched: as many as fit 8 KiB, at least 4, at most 32. On a Zen 5 with two channels,
 // 32 was best for rows of 256 B, 16 for 512 B and 8 to 16 for 1 KiB.
 template <class F>
@@ -206,28 +263,53 @@ HOTROW_INLINE void with_width(int count, Body&& body) {
     body(Width<Most>{});
 }
 
-template <class T, class Body>
+template <class T, int Most = kBlock, class Body>
 HOTROW_INLINE void for_blocks(int64_t cols, Body&& body) {
-    const int64_t registers = (cols + lanes<T> - 1) / lanes<T>, blocks = (registers + kBlock - 1) / kBlock;
+    const int64_t registers = (cols + lanes<T> - 1) / lanes<T>, blocks = (registers + Most - 1) / Most;
     int64_t first = 0;
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t end = registers * (block + 1) / blocks, d = first * lanes<T>;
         const int64_t left = cols - (end - 1) * lanes<T>;
         const Tail<T> tail(left < lanes<T> ? int(left) : lanes<T>);
-        with_width<kBlock>(int(end - first), [&](auto width) HOTROW_INLINE_LAMBDA { body(width, d, tail); });
+        with_width<Most>(int(end - first), [&](auto width) HOTROW_INLINE_LAMBDA { body(width, d, tail); });
         first = end;
     }
 }
 
+// Rows of 16-bit elements are widened as they are loaded: see half.h.
+HOTROW_INLINE pack<float> load(const Half* p);
+HOTROW_INLINE pack<float> load(const BFloat* p);
+template <class End>
+HOTROW_INLINE pack<float> load(const Half* p, End tail);
+template <class End>
+HOTROW_INLINE pack<float> load(const BFloat* p, End tail);
+
 // The k-th of N registers of a block: whole, but for the last.
-template <int N, class T>
-HOTROW_INLINE pack<T> load_block(const T* p, int k, Tail<T> tail) {
-    return k + 1 < N ? load(p + k * lanes<T>) : load(p + k * lanes<T>, tail);
+template <int N, class T, class End>
+HOTROW_INLINE pack<real<T>> load_block(const T* p, int k, End tail) {
+    return k + 1 < N ? load(p + k * lanes<real<T>>) : load(p + k * lanes<real<T>>, tail);
 }
-template <int N, class T>
-HOTROW_INLINE void store_block(T* p, int k, pack<T> a, Tail<T> tail) {
+template <int N, class T, class End>
+HOTROW_INLINE void store_block(T* p, int k, pack<T> a, End tail) {
     if (k + 1 < N) store(p + k * lanes<T>, a);
     else store(p + k * lanes<T>, a, tail);
+}
+
+// change(d, tail) for each register of a row
+template <class F, class Change>
+HOTROW_INLINE void for_registers(int64_t cols, const Change& change) {
+    int64_t d = 0;
+    for (; d + lanes<F> <= cols; d += lanes<F>) change(d, Whole<F>{});
+    if (d < cols) change(d, Tail<F>(int(cols - d)));
+}
+
+// The first `count` of a register's worth of places in a bag, as integers as wide as F.
+template <class F>
+HOTROW_INLINE pack<bits<F>> load_places(const int32_t* p, int count) {
+    pack<bits<F>> places{};
+    for (int i = 0; i < lanes<F>; ++i)
+        if (i < count) places[i] = p[i];
+    return places;
 }
 
 // p + a * b by numbers that wrap: a prefetch may name memory that is not there, pointer arithmetic may not.
@@ -236,14 +318,24 @@ HOTROW_INLINE const T* prefetch_address(const T* p, int64_t a, int64_t b = 1) {
     return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(p) + uintptr_t(a) * uintptr_t(b) * sizeof(T));
 }
 
+// How many bytes past the start of a cache line the rows of a matrix can begin, at most.
+template <class T>
+HOTROW_INLINE int worst_offset(const T* data, int64_t stride) {
+    const uintptr_t bits = reinterpret_cast<uintptr_t>(data) | uintptr_t(stride) * sizeof(T) | 64;
+    return 64 - int(bits & (0 - bits));
+}
+
 // Fetches the cache lines of a block of N registers ahead of its use: one for each 64 bytes, the last of them for the
-// last element. (A block across one line more than it has registers misses that line: cheaper than asking twice.)
-template <int N, bool Write = false, class T>
-HOTROW_INLINE void prefetch_block(const T* p, Tail<T> tail) {
+// last element. Only where a row that starts `offset` bytes into a line reaches one line more is that one asked for.
+template <int N, bool Write = false, class T, class End>
+HOTROW_INLINE void prefetch_block(const T* p, End tail, int offset) {
+    constexpr int line = 64 / int(sizeof(T)), between = (N * lanes<real<T>> - 1) / line;
     HOTROW_UNROLL
-    for (int i = 0; i + 64 / int(sizeof(T)) < N * lanes<T>; i += 64 / int(sizeof(T)))
-        __builtin_prefetch(prefetch_address(p, i), Write, 3);
-    __builtin_prefetch(prefetch_address(p, (N - 1) * lanes<T> + tail.count - 1), Write, 3);
+    for (int i = 0; i < between; ++i) __builtin_prefetch(prefetch_address(p, i * line), Write, 3);
+    const int end = (N - 1) * lanes<real<T>> + tail.count;
+    if ((end - between * line) * int(sizeof(T)) + offset > 64)
+        __builtin_prefetch(prefetch_address(p, between * line), Write, 3);
+    __builtin_prefetch(prefetch_address(p, end - 1), Write, 3);
 }
 
 // Transposing reduction. Each of a and b holds lanes<T> / Group partial groups of Group lanes; the result holds those

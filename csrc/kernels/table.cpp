@@ -14,10 +14,10 @@
 namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
-template <class F, class I>
-constexpr Ops<F, I> ops = {
-    &all_below<I>,
-#define HOTROW_OP(name, signature) &name<F, I>,
+template <class E, class I, class F = real<E>>
+constexpr Ops<E, I> ops = {
+    &all_below<I>, &gather_streaming<E, I>, &squares<F, I>, &renorm<E, I>,
+#define HOTROW_OP(name, compiled_for, signature) &name<compiled_for, I>,
 #include "ops.def"
 #undef HOTROW_OP
 };
@@ -25,6 +25,7 @@ constexpr Ops<F, I> ops = {
 
 extern const Kernels kernels;
 const Kernels kernels = {HOTROW_STRING(HOTROW_ISA), ops<float, int32_t>, ops<float, int64_t>, ops<double, int32_t>,
-                         ops<double, int64_t>};
+                         ops<double, int64_t>, ops<Half, int32_t>, ops<Half, int64_t>, ops<BFloat, int32_t>,
+                         ops<BFloat, int64_t>};
 }  // namespace HOTROW_ISA
 }  // namespace hotrow

@@ -1,5 +1,5 @@
-// Plan of embedding_bag: bags split so that each thread has about the same number of lookups and bags.
-// Moves N D reads and B D writes, N D flops: the floor is the random-row read rate.
+// Plans of embedding_bag and weights_grad: bags split so that each thread has about as many lookups and bags.
+// Both move N D reads, and B D writes or reads; N D flops, or 2 N D. The floor is the random-row read rate.
 #pragma once
 #include <atomic>
 
@@ -20,25 +20,39 @@ inline int64_t bag_at(const int64_t* offsets, int64_t bags, int64_t share) {
     return low;
 }
 
-// Returns whether all lookups were in range; the others are left out. Checking where indices are read anyway saves a
-// pass over them, which costs 4% of a bag of 32 rows in cache.
-template <class F, class I>
-bool embedding_bag(Mat<const F> table, const Bags<F, I>& bags, int64_t count, Mat<F> out, int threads) {
-    if (count == 0) return true;
-    const auto kernel = kernels().get<F, I>().embedding_bag;
-    const int64_t weight = bags.offsets[count] + count;
-    const int parts = useful_threads(weight * table.cols * int64_t(sizeof(F)), threads);
-    std::atomic<bool> all_in_range{true};
+// work(bags) for a range of them, on each thread that is worth its waking.
+template <class Work>
+void for_bags(const int64_t* offsets, int64_t count, int64_t row_bytes, int threads, const Work& work) {
+    if (count == 0) return;
+    const int64_t weight = offsets[count] + count;
+    const int parts = useful_threads(weight * row_bytes, threads);
     parallel(parts, [&](int t) {
         const Range share = piece(weight, t, parts);
+        work(Range{t == 0 ? 0 : bag_at(offsets, count, share.begin),
+                   t == parts - 1 ? count : bag_at(offsets, count, share.end)});
+    });
+}
+
+// Returns whether all lookups were in range; the others are left out. Checking where indices are read anyway saves a
+// pass over them, which costs 4% of a bag of 32 rows in cache.
+template <class E, class I, class F = real<E>>
+bool embedding_bag(Mat<const E> table, const Bags<F, I>& bags, int64_t count, Mat<F> out, int threads) {
+    const auto kernel = kernels().get<E, I>().embedding_bag;
+    std::atomic<bool> all_in_range{true};
+    for_bags(bags.offsets, count, table.cols * int64_t(sizeof(E)), threads, [&](Range range) {
         bool in_range = true;
-        kernel(table, bags,
-               {t == 0 ? 0 : bag_at(bags.offsets, count, share.begin),
-                t == parts - 1 ? count : bag_at(bags.offsets, count, share.end)},
-               out, in_range);
+        kernel(table, bags, range, out, in_range);
         if (!in_range) all_in_range = false;
     });
     return all_in_range;
+}
+
+template <class E, class I, class F = real<E>>
+void weights_grad(Mat<const E> table, const Bags<F, I>& bags, int64_t count, const Gradient<F>& gradient, F* out,
+                  int threads) {
+    const auto kernel = kernels().get<E, I>().weights_grad;
+    for_bags(bags.offsets, count, table.cols * int64_t(sizeof(E)), threads,
+             [&](Range range) { kernel(table, bags, gradient, range, out); });
 }
 
 }  // namespace plan

@@ -1,72 +1,48 @@
-// Plans of the gradient operators: rows have owners, see runtime/partition.h.
-// scatter_add moves N D reads of `grads` and, per lookup, a row of `table` in and out; N D flops (2 N D with scale).
-// coalesce moves N D reads and U D writes, N D flops. Both add some 10 ns of sorting for each lookup.
+// Plans of the gradient operators: lookups sorted into runs of equal rows, see runtime/partition.h.
+// Both move N D reads of `grads` (B D with offsets) and, for each of U distinct rows, a row: scatter_add in and out,
+// coalesce out. N D flops. Sorting adds about 3 ns a lookup and thread.
 #pragma once
-#include <limits>
-
-#include "runtime/cpu.h"
 #include "runtime/partition.h"
 
 namespace hotrow {
 namespace plan {
 
-// Calls body(index type) with int32_t where rows and positions fit it: entries of half the size sort faster.
-template <class Body>
-auto with_lookup_type(int64_t lookups, uint64_t highest_row, Body&& body) {
+// body(index type, threads): int32_t where rows and positions fit it. row_bytes: what a lookup moves for each column.
+template <class F, class X, class Body>
+auto with_runs(const Pooled<F, X>& pooled, uint64_t rows, int64_t matrices, int threads, const Body& body) {
     constexpr int64_t limit = std::numeric_limits<int32_t>::max();
-    if (lookups <= limit && highest_row <= uint64_t(limit)) return body(int32_t{});
-    return body(int64_t{});
+    const int used = useful_threads(matrices * pooled.lookups * pooled.grads.cols * int64_t(sizeof(F)), threads);
+    if (pooled.lookups <= limit && rows <= uint64_t(limit)) return body(Runs<F, int32_t>(pooled, rows, used), int32_t{});
+    return body(Runs<F, int64_t>(pooled, rows, used), int64_t{});
 }
 
-template <class F, class X>
-void scatter_add(const X* indices, int64_t n, Mat<const F> grads, double scale, Mat<F> table, int threads) {
-    with_lookup_type(n, uint64_t(table.rows), [&](auto type) {
-        using I = decltype(type);
-        const auto kernel = kernels().get<F, I>().scatter_add;
-        const auto lookups = partition_by_owner<I>(
-            indices, n, useful_threads(3 * n * table.cols * int64_t(sizeof(F)), threads));
-        parallel(lookups.threads(),
-                 [&](int t) { kernel(lookups.entries.get(), grads, F(scale), lookups.of(t), table); });
+template <class E, class X, class F = real<E>>
+void scatter_add(const Pooled<F, X>& pooled, double scale, Mat<E> table, int threads) {
+    with_runs(pooled, uint64_t(table.rows), 3, threads, [&](auto&& runs, auto type) {
+        const auto kernel = kernels().get<E, decltype(type)>().scatter_add;
+        runs.each([&](const auto* lookups, const Gradient<F>& gradient, Range range, int64_t, F* scratch) {
+            kernel(lookups, gradient, F(scale), range, scratch, table);
+        });
     });
 }
 
-// Two steps, because the caller allocates the result in between: which rows there are, then their sums.
-template <class I>
-class Coalesced {
-public:
-    template <class X>
-    Coalesced(const X* indices, int64_t n, int threads) : lookups_(partition_sorted<I>(indices, n, threads)) {
-        first_run_.push_back(0);
-        for (int t = 0; t < lookups_.threads(); ++t) {
-            const Range range = lookups_.of(t);
-            int64_t runs = 0;
-            for (int64_t i = range.begin; i < range.end; ++i) runs += starts_run(range, i);
-            first_run_.push_back(first_run_.back() + runs);
-        }
-    }
-    int64_t size() const { return first_run_.back(); }
-
-    template <class F, class X>
-    void fill(Mat<const F> grads, X* rows, Mat<F> values) const {
-        const auto kernel = kernels().get<F, I>().coalesce;
-        parallel(lookups_.threads(), [&](int t) {
-            const Range range = lookups_.of(t);
-            int64_t u = first_run_[size_t(t)];
-            Mat<F> mine = values;
-            mine.data = values.row(u);
+// Calls allocate(U), which returns where to write the ascending rows [U] and their values [U, D].
+template <class F, class X, class Allocate>
+void coalesce(const Pooled<F, X>& pooled, const Allocate& allocate, int threads) {
+    uint64_t highest = 0;
+    pooled.each({0, pooled.lookups}, [&](X row, int64_t, int64_t) { highest |= uint64_t(row); });
+    with_runs(pooled, highest + 1, 2, threads, [&](auto&& runs, auto type) {
+        const auto kernel = kernels().get<F, decltype(type)>().coalesce;
+        const std::pair<X*, Mat<F>> out = allocate(runs.number());
+        runs.each([&](const auto* lookups, const Gradient<F>& gradient, Range range, int64_t u, F*) {
+            Mat<F> values = out.second;
+            values.data = values.row(u);
             for (int64_t i = range.begin; i < range.end; ++i)
-                if (starts_run(range, i)) rows[u++] = X(lookups_.entries[i].row);
-            kernel(lookups_.entries.get(), grads, range, mine);
+                if (i == range.begin || lookups[i].row != lookups[i - 1].row) out.first[u++] = X(lookups[i].row);
+            kernel(lookups, gradient, range, values);
         });
-    }
-
-private:
-    bool starts_run(Range range, int64_t i) const {
-        return i == range.begin || lookups_.entries[i].row != lookups_.entries[i - 1].row;
-    }
-    Partition<I> lookups_;
-    std::vector<int64_t> first_run_;
-};
+    });
+}
 
 }  // namespace plan
 }  // namespace hotrow

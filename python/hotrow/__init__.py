@@ -11,14 +11,19 @@ from hotrow._threads import get_num_threads, num_threads, set_num_threads
 from hotrow._version import __version__
 from hotrow.ops import (
     SparseGrad,
+    adagrad_step,
+    adam_step,
     coalesce,
     embedding_bag,
     empty_table,
     gather,
+    rmsprop_step,
+    rowwise_adagrad_step,
     scatter_add,
     sgd_step,
     skipgram_epoch,
     skipgram_step,
+    weights_grad,
 )
 from hotrow.sampling import Sampling
 from hotrow.vectors import WordVectors
@@ -28,6 +33,8 @@ __all__ = [
     "SparseGrad",
     "WordVectors",
     "__version__",
+    "adagrad_step",
+    "adam_step",
     "coalesce",
     "embedding_bag",
     "empty_table",
@@ -36,6 +43,8 @@ __all__ = [
     "num_threads",
     "optim",
     "reference",
+    "rmsprop_step",
+    "rowwise_adagrad_step",
     "scatter_add",
     "set_num_threads",
     "sgd_step",
@@ -43,4 +52,5 @@ __all__ = [
     "skipgram_epoch",
     "skipgram_step",
     "use_backend",
+    "weights_grad",
 ]

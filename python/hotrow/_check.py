@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +20,35 @@ Array = NDArray[Any]
 Dims = dict[str, Any]
 
 _DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
+    "E": (*FLOATS, np.dtype(np.float16)),  # and bfloat16, which NumPy does not know: see _is_bfloat16
     "F": FLOATS,
     "I": INDICES,
     "int64": INDICES,  # offsets: int32 ones are widened, a copy of B + 1 numbers
     "int32": (np.dtype(np.int32),),
     "uint32": (np.dtype(np.uint32),),
 }
+_MAX = MODES.index("max")
+_FLOAT32 = np.dtype(np.float32)
 _ANY_ROW = 2**63  # more than an int64 can name
 
 
 class _Spec:
     """An Arg with what the checks need of it worked out once."""
 
-    __slots__ = ("any_rank", "arg", "dims", "dtypes", "kind", "name", "row_strided", "widen", "written")
+    __slots__ = (
+        "allowed",
+        "any_rank",
+        "arg",
+        "bags",
+        "dims",
+        "dtypes",
+        "element",
+        "kind",
+        "name",
+        "row_strided",
+        "widen",
+        "written",
+    )
 
     def __init__(self, arg: Arg) -> None:
         self.arg = arg
@@ -41,24 +57,18 @@ class _Spec:
         self.dtypes = _DTYPES[arg.dtype]
         self.widen = arg.dtype == "int64"
         self.any_rank = arg.shape[0] == "..."
+        self.bags = arg.optional and arg.name == "offsets"
         self.dims = arg.shape
         self.written = arg.role != "in"
-        self.row_strided = arg.dtype == "F" and len(arg.shape) == 2
+        self.row_strided = arg.dtype in "EF" and len(arg.shape) == 2
+        self.element = arg.dtype == "E"
+        names = [d.name for d in self.dtypes] + ["bfloat16"] * self.element
+        self.allowed = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 _SPECS = {op: tuple(_Spec(arg) for arg in args) for op, args in OPS.items()}
 _BOUNDED = {op: tuple((i, arg.name, arg.bound) for i, arg in enumerate(args) if arg.bound) for op, args in OPS.items()}
-# What is written must not overlap any argument that follows or any that is only read.
-_APART = {
-    op: tuple(
-        (i, j)
-        for i, written in enumerate(args)
-        if written.role != "in"
-        for j, other in enumerate(args)
-        if j > i or other.role == "in"
-    )
-    for op, args in OPS.items()
-}
+_WRITTEN = {op: sum(1 << i for i, arg in enumerate(args) if arg.role != "in") for op, args in OPS.items()}
 
 
 def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]:
@@ -75,6 +85,8 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
         if a is None:
             if spec.arg.optional:
                 checked.append(None)
+                if spec.bags:
+                    dims["B"] = dims["N"]
                 continue
             if spec.arg.role == "out":
                 checked.append(_allocate(spec, dims, kinds))
@@ -82,15 +94,14 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
         if type(a) is not np.ndarray:
             a = _as_array(spec, a)
         dtype = a.dtype
-        if dtype not in spec.dtypes:
-            names = " or ".join(d.name for d in spec.dtypes)
-            raise TypeError(f"{spec.name} must be {names}, not {_dtype_name(dtype)}")
-        kind = kinds.setdefault(spec.kind, dtype)
-        if kind is not dtype and kind != dtype and not spec.widen:
-            first = next(s for s in _SPECS[op] if s.kind == spec.kind)
-            if spec.written and not first.written:  # the table decides, wherever it stands
-                raise TypeError(f"{first.name} must be {dtype.name} as {spec.name} is, not {kind.name}")
-            raise TypeError(f"{spec.name} must be {kind.name} as {first.name} is, not {dtype.name}")
+        if dtype not in spec.dtypes and not (spec.element and _is_bfloat16(dtype)):
+            raise TypeError(f"{spec.name} must be {spec.allowed}, not {_dtype_name(dtype)}")
+        if spec.element:
+            _check_element(op, spec, dtype, kinds, checked)
+        else:
+            kind = kinds.setdefault(spec.kind, dtype)
+            if kind is not dtype and kind != dtype and not spec.widen:
+                _mixed(op, spec, dtype, kinds, checked)
         _check_shape(spec, a.shape, dims)
         if not a.flags.carray:
             a = _check_layout(spec, a)
@@ -99,11 +110,77 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
         checked.append(a)
     if bounds:
         check_bounds(op, checked, dims)
-    may_share_memory = _backend.kernels().may_share_memory
-    for i, j in _APART[op]:
-        if checked[j] is not None and may_share_memory(checked[i], checked[j]):
-            _check_overlap(op, i, j, checked)
+    if _backend.kernels().may_overlap(checked, _WRITTEN[op]):
+        _check_overlap(op, checked)
     return checked, dims
+
+
+def lookups(op: str, *values: Any, mode: str, padding_idx: int | None) -> tuple[list[Any], tuple[int, int], bool]:
+    """Check the arrays of a gradient operator: indices, offsets, weights, argmax, grads and what it updates.
+
+    Returns the arrays, the numbers of mode and padding row, and whether there is anything to do.
+    """
+    number = mode_number(mode)
+    checked, dims = arrays(op, *values)
+    starts = checked[1]
+    if starts is not None:
+        offsets(starts, dims["N"])
+    elif number:
+        raise ValueError(f"mode {mode!r} pools bags: it needs offsets")
+    argmax(number, checked[3])
+    return checked, (number, padding(padding_idx, dims.get("R"))), dims["N"] > 0 and dims["D"] > 0
+
+
+def table(value: Any) -> Array:
+    """A table that will be updated by many calls: an array of the right dtype and rank; the rest is seen by each call."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"table must be a NumPy array, not {type(value).__name__}: it is never copied")
+    spec = _SPECS["scatter_add"][-1]
+    if value.dtype not in spec.dtypes and not _is_bfloat16(value.dtype):
+        raise TypeError(f"table must be {spec.allowed}, not {_dtype_name(value.dtype)}")
+    if value.ndim != 2:
+        raise TypeError(f"table must have 2 dimensions, not {value.ndim}")
+    return value
+
+
+def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """ml_dtypes' bfloat16, in the byte order of this machine."""
+    return dtype.name == "bfloat16" and dtype.isnative
+
+
+def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What arithmetic on a table of this dtype is done in: float32 for 16 bits."""
+    return dtype if dtype.itemsize > 2 else _FLOAT32
+
+
+def _check_element(
+    op: str, spec: _Spec, dtype: np.dtype[Any], kinds: dict[str, np.dtype[Any]], given: list[Any]
+) -> None:
+    kind, real = kinds.setdefault("E", dtype), real_dtype(dtype)
+    if kind is not dtype and kind != dtype:
+        first = _first(op, "E", given)
+        if spec.written and not first.written:
+            raise TypeError(f"{first.name} must be {dtype.name} as {spec.name} is, not {kind.name}")
+        raise TypeError(f"{spec.name} must be {kind.name} as {first.name} is, not {dtype.name}")
+    found = kinds.setdefault("F", real)
+    if found is not real and found != real:  # the table decides, wherever it stands
+        reason = f"as {spec.name} is" if real is dtype else f"beside a {spec.name} of {dtype.name}"
+        raise TypeError(f"{_first(op, 'F', given).name} must be {real.name} {reason}, not {found.name}")
+
+
+def _mixed(op: str, spec: _Spec, dtype: np.dtype[Any], kinds: dict[str, np.dtype[Any]], given: list[Any]) -> NoReturn:
+    first, kind = _first(op, "EF" if spec.kind == "F" else spec.kind, given), kinds[spec.kind]
+    if spec.written and not first.written:  # what is updated decides, wherever it stands
+        raise TypeError(f"{first.name} must be {dtype.name} as {spec.name} is, not {kind.name}")
+    narrow = first.element and kinds["E"] != kind
+    reason = f"beside a {first.name} of {kinds['E'].name}" if narrow else f"as {first.name} is"
+    raise TypeError(f"{spec.name} must be {kind.name} {reason}, not {dtype.name}")
+
+
+def _first(op: str, kinds: str, given: list[Any]) -> _Spec:
+    """The first argument that said what all of a kind must be."""
+    specs = zip(_SPECS[op], given)  # noqa: B905 - those checked so far
+    return next(spec for spec, a in specs if a is not None and spec.kind in kinds)
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
@@ -180,9 +257,14 @@ def _allocate(spec: _Spec, dims: Dims, kinds: dict[str, np.dtype[Any]]) -> Array
     return np.empty(shape, kinds[spec.kind])
 
 
-def _check_overlap(op: str, i: int, j: int, checked: list[Any]) -> None:
-    if np.shares_memory(checked[i], checked[j]):
-        raise ValueError(f"{_SPECS[op][i].name} overlaps {_SPECS[op][j].name} in memory")
+def _check_overlap(op: str, checked: list[Any]) -> None:
+    """What is written must not overlap any argument that follows or any that is only read."""
+    args = OPS[op]
+    for i, written in enumerate(args):
+        for j, other in enumerate(args):
+            apart = written.role != "in" and (j > i or other.role == "in")
+            if apart and checked[i] is not None and checked[j] is not None and np.shares_memory(checked[i], checked[j]):
+                raise ValueError(f"{written.name} overlaps {other.name} in memory")
 
 
 def check_bounds(op: str, checked: list[Any], dims: Dims) -> None:
@@ -219,19 +301,27 @@ def offsets(offsets: Array, lookups: int, name: str = "indices") -> None:
         )
 
 
-def mode(value: str) -> int:
+def argmax(mode: int, places: Array | None) -> None:
+    """The gradient of "max", and of nothing else, needs to know which lookup it came from."""
+    if places is None and mode == _MAX:
+        raise ValueError("mode 'max' needs argmax, which embedding_bag(..., mode='max', argmax=...) fills in")
+    if places is not None and mode != _MAX:
+        raise ValueError(f"argmax belongs to mode 'max', not {MODES[mode]!r}")
+
+
+def mode_number(value: str) -> int:
     """The number of a pooling mode."""
     if not isinstance(value, str) or value not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, not {value!r}")
     return MODES.index(value)
 
 
-def padding_idx(value: int | None, rows: int) -> int:
+def padding(value: int | None, rows: int | None) -> int:
     """A row number, or -1 for None."""
     if value is None:
         return -1
     number = integer("padding_idx", value, 0)
-    if number >= rows:
+    if number >= (rows := _ANY_ROW if rows is None else rows):
         raise IndexError(f"padding_idx = {value} is out of range for a table of {rows} rows")
     return number
 
@@ -255,9 +345,16 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     return number
 
 
-def real(name: str, value: Any, least: float = -math.inf) -> float:
-    """A finite number of at least `least`."""
-    if type(value) is float and math.isfinite(value) and value >= least:
+def boolean(name: str, value: Any) -> bool:
+    """True or False, as such or as NumPy's."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+    return bool(value)
+
+
+def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """A finite number of at least `least` and at most `most`."""
+    if type(value) is float and math.isfinite(value) and least <= value <= most:
         return value
     try:
         if isinstance(value, (str, bytes)) or _is_boolean(value) or np.iscomplexobj(value) or np.ndim(value) > 0:
@@ -269,6 +366,31 @@ def real(name: str, value: Any, least: float = -math.inf) -> float:
         raise TypeError(f"{name} must be a number, not {type(value).__name__}") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} = {number} must be finite")
-    if number < least:
-        raise ValueError(f"{name} = {number} must be at least {least:g}")
+    if not least <= number <= most:
+        wanted = f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+        raise ValueError(f"{name} = {number} must be {wanted}")
     return number
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number above 0."""
+    number = real(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} = {number} must be above 0")
+    return number
+
+
+def fraction(name: str, value: Any) -> float:
+    """A number in [0, 1)."""
+    number = real(name, value, 0)
+    if number >= 1:
+        raise ValueError(f"{name} = {number} must be below 1")
+    return number
+
+
+def finite(name: str, a: Array) -> None:
+    """No NaN, no infinity."""
+    bad = ~np.isfinite(a)
+    if bad.any():
+        at = np.unravel_index(int(bad.argmax()), a.shape)
+        raise ValueError(f"{name}[{', '.join(map(str, at))}] = {a[at]} is not finite")

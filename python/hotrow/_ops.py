@@ -18,10 +18,12 @@ MODES = ("sum", "mean", "sqrtn", "max")  # as enum Mode in csrc/view.h
 class Arg:
     """One array argument.
 
-    dtype: "F" (the operator's float dtype), "I" (its index dtype) or the name of a fixed one.
+    dtype: "E" (a table's elements), "F" (what is computed with: E, or float32 where E has 16 bits), "I" (the operator's
+        index dtype) or the name of a fixed one.
     shape: a letter for each axis, equal letters being equal lengths; "..." is any number of axes, "B+1" is B + 1.
     role: "in", "inout" (updated in place) or "out" (overwritten, allocated when it is None).
     bound: the letter that the values must stay below, for indices.
+    optional: None is passed on; without offsets each lookup is a bag of its own, B = N.
     """
 
     name: str
@@ -32,33 +34,68 @@ class Arg:
     optional: bool = False
 
 
-def _table(name: str = "table", role: str = "in") -> Arg:
-    return Arg(name, "F", ("R", "D"), role)
+def _table(role: str = "in") -> Arg:
+    return Arg("table", "E", ("R", "D"), role)
 
 
 def _indices(name: str = "indices", shape: tuple[str, ...] = ("N",), bound: str | None = "R") -> Arg:
     return Arg(name, "I", shape, bound=bound)
 
 
-_GRADS = Arg("grads", "F", ("N", "D"))
+def _state(name: str, shape: tuple[str, ...] = ("R", "D"), dtype: str = "F", optional: bool = False) -> Arg:
+    return Arg(name, dtype, shape, "inout", optional=optional)
+
+
+def _lookups(bound: str = "R") -> tuple[Arg, ...]:
+    """What every gradient operator starts with."""
+    return (
+        _indices(bound=bound),
+        Arg("offsets", "int64", ("B+1",), optional=True),
+        Arg("weights", "F", ("N",), optional=True),
+        Arg("argmax", "int32", ("B", "D"), optional=True),
+        Arg("grads", "F", ("B", "D")),
+    )
+
+
+_TABLE = _table(role="inout")
 
 OPS: dict[str, tuple[Arg, ...]] = {
-    "gather": (_table(), _indices(shape=("...",)), Arg("out", "F", ("...", "D"), "out")),
+    "gather": (_table(), _indices(shape=("...",)), Arg("out", "E", ("...", "D"), "out")),
     "embedding_bag": (
         _table(),
         _indices(),
         Arg("offsets", "int64", ("B+1",)),
         Arg("weights", "F", ("N",), optional=True),
+        Arg("argmax", "int32", ("B", "D"), "inout", optional=True),
         Arg("out", "F", ("B", "D"), "out"),
     ),
-    "scatter_add": (_indices(), _GRADS, _table(role="inout")),
-    "coalesce": (_indices(bound="int64"), _GRADS),
-    "sgd_step": (_indices(), _GRADS, _table(role="inout")),
+    "weights_grad": (
+        _table(),
+        _indices(),
+        Arg("offsets", "int64", ("B+1",)),
+        Arg("weights", "F", ("N",), optional=True),
+        Arg("argmax", "int32", ("B", "D"), optional=True),
+        Arg("grads", "F", ("B", "D")),
+        Arg("out", "F", ("N",), "out"),
+    ),
+    "scatter_add": (*_lookups(), _TABLE),
+    "coalesce": _lookups(bound="int64"),
+    "sgd_step": (*_lookups(), _state("momentum_buffer", optional=True), _TABLE),
+    "adagrad_step": (*_lookups(), _state("state_sum"), _TABLE),
+    "rowwise_adagrad_step": (*_lookups(), _state("state_sum", ("R",)), _TABLE),
+    "rmsprop_step": (*_lookups(), _state("square_avg"), _TABLE),
+    "adam_step": (
+        *_lookups(),
+        _state("exp_avg"),
+        _state("exp_avg_sq"),
+        _state("row_steps", ("R",), "int32", optional=True),
+        _TABLE,
+    ),
     "skipgram_step": (
         _indices("centers"),
         _indices("contexts", bound="Q"),
         _indices("negatives", ("N", "K"), bound="Q"),
-        _table("in_table", "inout"),
+        Arg("in_table", "F", ("R", "D"), "inout"),
         Arg("out_table", "F", ("Q", "D"), "inout"),
     ),
     "skipgram_epoch": (
@@ -67,7 +104,7 @@ OPS: dict[str, tuple[Arg, ...]] = {
         Arg("keep", "uint32", ("R",)),
         Arg("alias_accept", "uint32", ("R",)),
         Arg("alias_other", "int32", ("R",), bound="R"),
-        _table("in_table", "inout"),
-        _table("out_table", "inout"),
+        Arg("in_table", "F", ("R", "D"), "inout"),
+        Arg("out_table", "F", ("R", "D"), "inout"),
     ),
 }

@@ -10,8 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hotrow import _backend, _check, _threads
+from hotrow._memory import aligned
 from hotrow._ops import FLOATS, INDICES
 from hotrow.sampling import Sampling
+from hotrow.steps import adagrad_step, adam_step, rmsprop_step, rowwise_adagrad_step, sgd_step
+
+__all__ = [
+    "SparseGrad", "adagrad_step", "adam_step", "coalesce", "embedding_bag", "empty_table", "gather", "rmsprop_step",
+    "rowwise_adagrad_step", "scatter_add", "sgd_step", "skipgram_epoch", "skipgram_step", "weights_grad",
+]  # fmt: skip
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.signedinteger[Any]]
@@ -43,11 +50,7 @@ def empty_table(rows: int, width: int, dtype: Any = np.float32) -> Floats:
     dtype = np.dtype(np.float32 if dtype is None else dtype)
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be float32 or float64, not {dtype}")
-    per_line = 64 // dtype.itemsize
-    padded = -(-width // per_line) * per_line
-    memory = np.empty(rows * padded + per_line, dtype)
-    start = -memory.ctypes.data % 64 // dtype.itemsize
-    return memory[start : start + rows * padded].reshape(rows, padded)[:, :width]
+    return aligned(np.empty, rows, width, dtype)
 
 
 def gather(table: Floats, indices: ArrayLike, *, out: Floats | None = None) -> Floats:
@@ -85,6 +88,7 @@ def embedding_bag(
     weights: ArrayLike | None = None,
     mode: str = "sum",
     padding_idx: int | None = None,
+    argmax: NDArray[np.int32] | None = None,
     include_last_offset: bool = True,
     out: Floats | None = None,
 ) -> Floats:
@@ -104,6 +108,8 @@ def embedding_bag(
         weights (float[N]): one factor per lookup, of the table's dtype; default: ones.
         mode ("sum" | "mean" | "sqrtn" | "max"): how to pool.
         padding_idx (int): lookups of this row are left out (and not counted by mean and sqrtn); default: none.
+        argmax (int32[B, D]): with mode "max", written: the place in its bag, from 0, of the lookup that gave each
+            maximum, -1 in an empty bag. The gradient operators ask for it. Default: not wanted.
         include_last_offset (bool): False if offsets are the B starts alone, as torch's are by default.
         out (float[B, D]): where to write; default: a new array.
 
@@ -116,90 +122,146 @@ def embedding_bag(
     Source:
         torch.nn.EmbeddingBag; weighted mean and sqrtn as TensorFlow's embedding_lookup_sparse.
     """
-    number = _check.mode(mode)
+    number = _check.mode_number(mode)
+    if argmax is not None:
+        _check.argmax(number, argmax)
     if not include_last_offset:
         starts = np.asarray(offsets)
         if starts.ndim == 1 and (starts.dtype in INDICES or not starts.size):
             offsets = np.append(starts.astype(np.int64), np.size(indices))
     # A new array is thrown away if an index turns out to be bad; one of the caller's must not be touched before.
-    checked, dims = _check.arrays("embedding_bag", table, indices, offsets, weights, out, bounds=out is not None)
-    table, indices, starts, weights, target = checked
-    _check.offsets(starts, dims["N"])
-    padding = _check.padding_idx(padding_idx, dims["R"])
-    in_range = _backend.kernels().embedding_bag(
-        table, indices, starts, weights, number, padding, target, _threads.count
+    checked, dims = _check.arrays(
+        "embedding_bag", table, indices, offsets, weights, argmax, out, bounds=out is not None or argmax is not None
     )
+    target = checked[5]
+    _check.offsets(checked[2], dims["N"])
+    padding = _check.padding(padding_idx, dims["R"])
+    in_range = _backend.kernels().embedding_bag(*checked, number, padding, _threads.count)
     if not in_range or dims["D"] == 0:  # no column, nothing read: nothing seen
         _check.check_bounds("embedding_bag", checked, dims)
     return target if out is None else out
 
 
-def scatter_add(table: Floats, indices: ArrayLike, grads: Floats, *, scale: float = 1.0) -> None:
+def weights_grad(
+    table: Floats,
+    indices: ArrayLike,
+    offsets: ArrayLike,
+    grads: Floats,
+    *,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: NDArray[np.int32] | None = None,
+    out: Floats | None = None,
+) -> Floats:
+    """The gradient of embedding_bag with respect to its weights.
+
+    sum:   out[j] = grads[b, :] . table[indices[j], :]   for j in bag b
+    mean:  out[j] = grads[b, :] . (table[indices[j], :] - bag[b, :]) / sum_j weights[j]
+    sqrtn: out[j] = grads[b, :] . (table[indices[j], :] - weights[j] bag[b, :] / norm) / norm;  norm^2 = sum_j weights[j]^2
+    max:   out[j] = sum of grads[b, d] table[indices[j], d] over the d with argmax[b, d] = j - offsets[b]
+
+    where bag = embedding_bag(...). Lookups of padding_idx, and bags whose divisor is zero, have gradient 0.
+
+    Args:
+        table, indices, offsets, weights, mode, padding_idx: as they were given to embedding_bag.
+        grads (float[B, D]): the gradient of each bag, of the table's dtype; may be a row-strided view.
+        argmax (int32[B, D]): for mode "max", as embedding_bag filled it in.
+        out (float[N]): where to write; default: a new array.
+
+    Returns:
+        float[N]: out.
+
+    Raises:
+        TypeError, ValueError, IndexError: as embedding_bag.
+
+    Source:
+        torch.nn.EmbeddingBag's per_sample_weights, which torch differentiates for "sum" alone.
+    """
+    number = _check.mode_number(mode)
+    checked, dims = _check.arrays("weights_grad", table, indices, offsets, weights, argmax, grads, out)
+    _check.offsets(checked[2], dims["N"])
+    _check.argmax(number, checked[4])
+    padding = _check.padding(padding_idx, dims["R"])
+    _backend.kernels().weights_grad(*checked, number, padding, _threads.count)
+    return checked[6] if out is None else out
+
+
+def scatter_add(
+    table: Floats,
+    indices: ArrayLike,
+    grads: Floats,
+    *,
+    scale: float = 1.0,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: NDArray[np.int32] | None = None,
+) -> None:
     """Add gradient rows to the rows that were looked up, in place: a one-hot matrix, transposed, times grads.
 
     table[indices[i], :] += scale * grads[i, :]   repeated indices add up
 
-    A row's gradients are added in the order of the lookups: the same bits for any number of threads.
+    With offsets, grads has a row for each bag and every lookup of a bag gets its share of it, as embedding_bag's weights
+    and mode ask; the rows are not repeated in memory. A row's gradients are summed in the order of the lookups, in
+    chunks of 1,024: the same bits for any number of threads.
 
     Args:
         table (float32 or float64[R, D]): updated in place; may be a row-strided view or memory-mapped.
         indices (int32 or int64[N]): row numbers in [0, R).
-        grads (float[N, D]): of the table's dtype; may be a row-strided view.
+        grads (float[N, D], or [B, D] with offsets): of the table's dtype; may be a row-strided view.
         scale (float): factor, rounded to the table's dtype; default 1.
+        offsets (int32 or int64[B + 1]): where each bag starts in indices, and N; default: every lookup is its own bag.
+        weights (float[N]): one factor per lookup, of the table's dtype; default: ones.
+        mode ("sum" | "mean" | "sqrtn" | "max"): how embedding_bag pooled; all but "sum" need offsets.
+        padding_idx (int): lookups of this row have no gradient; default: none.
+        argmax (int32[B, D]): for mode "max", as embedding_bag filled it in.
 
     Raises:
-        TypeError, ValueError, IndexError: as gather. The table is then unchanged.
+        TypeError, ValueError, IndexError: as embedding_bag. The table is then unchanged.
     """
     scale = _check.real("scale", scale)
-    (indices, grads, table), _ = _check.arrays("scatter_add", indices, grads, table)
-    if len(grads):
-        _backend.kernels().scatter_add(indices, grads, scale, table, _threads.count)
+    arrays, pooling, work = _check.lookups(
+        "scatter_add", indices, offsets, weights, argmax, grads, table, mode=mode, padding_idx=padding_idx
+    )
+    if work:
+        _backend.kernels().scatter_add(*arrays, *pooling, scale, _threads.count)
 
 
-def coalesce(indices: ArrayLike, grads: Floats) -> SparseGrad:
+def coalesce(
+    indices: ArrayLike,
+    grads: Floats,
+    *,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: NDArray[np.int32] | None = None,
+) -> SparseGrad:
     """Sum the gradient rows of equal indices.
 
     values[u, :] = sum of grads[i, :] over indices[i] == rows[u]
 
-    A row's gradients are added in the order of the lookups: the same bits for any number of threads.
+    A row's gradients are summed in the order of the lookups, in chunks of 1,024: the same bits for any number of threads.
 
     Args:
         indices (int32 or int64[N]): row numbers, not negative.
-        grads (float32 or float64[N, D]): may be a row-strided view.
+        grads, offsets, weights, mode, padding_idx, argmax: as scatter_add.
 
     Returns:
         SparseGrad: rows (int[U], of the dtype of indices, ascending) and values (float[U, D]).
 
     Raises:
-        TypeError, ValueError, IndexError: as gather.
+        TypeError, ValueError, IndexError: as scatter_add.
 
     Source:
         torch.Tensor.coalesce.
     """
-    (rows, grads), _ = _check.arrays("coalesce", indices, grads)
-    if len(grads) == 0:
-        return SparseGrad(rows[:0].copy(), grads[:0].copy())
-    return SparseGrad(*_backend.kernels().coalesce(rows, grads, _threads.count))
-
-
-def sgd_step(table: Floats, indices: ArrayLike, grads: Floats, *, lr: float) -> None:
-    """One step of stochastic gradient descent on the rows that were looked up, in place.
-
-    table[r, :] -= lr * sum of grads[i, :] over indices[i] == r
-
-    Args:
-        table (float32 or float64[R, D]): updated in place.
-        indices (int32 or int64[N]): row numbers in [0, R).
-        grads (float[N, D]): of the table's dtype.
-        lr (float): learning rate, at least 0.
-
-    Raises:
-        TypeError, ValueError, IndexError: as scatter_add.
-    """
-    lr = _check.real("lr", lr, 0)
-    (indices, grads, table), _ = _check.arrays("sgd_step", indices, grads, table)
-    if len(grads):
-        _backend.kernels().sgd_step(indices, grads, lr, table, _threads.count)
+    arrays, pooling, _ = _check.lookups(
+        "coalesce", indices, offsets, weights, argmax, grads, mode=mode, padding_idx=padding_idx
+    )
+    return SparseGrad(*_backend.kernels().coalesce(*arrays, *pooling, _threads.count))
 
 
 def skipgram_step(

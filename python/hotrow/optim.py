@@ -1,57 +1,374 @@
-"""Sparse optimizers: one step costs time and scratch memory in the lookups, never in the rows of the table."""
+"""Sparse optimizers: a table, the state of its rows and the hyperparameters. hotrow.steps does the work."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from hotrow import _check
-from hotrow.ops import Floats, sgd_step
+from hotrow import _check, steps
+from hotrow._memory import aligned
+from hotrow.steps import DEFAULTS, Floats, StepOptions
+
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "RowwiseAdagrad", "StepOptions"]
 
 
-class SGD:
-    """Stochastic gradient descent on the rows that were looked up.
+class Optimizer:
+    """What all optimizers share.
 
-    table[r, :] -= lr * sum of grads[i, :] over indices[i] == r
+    Attributes:
+        table (float[R, D]): updated in place by every step; never copied.
+        lr (float): learning rate; may be changed between steps, as may every other hyperparameter.
+        options (StepOptions): decay, clipping and the like.
+        state (dict of arrays): what the optimizer keeps for each row; updated in place.
+        steps (int): how many steps were taken.
+    """
+
+    _op: ClassVar[str]
+    _state: ClassVar[tuple[str, ...]] = ()  # in the order that backends take it
+    _hyperparameters: ClassVar[tuple[str, ...]] = ("lr", "options")
+
+    def __init__(self, table: Floats, lr: float, options: StepOptions) -> None:
+        self._table = _check.table(table)
+        self.lr = _check.real("lr", lr, 0)
+        if not isinstance(options, StepOptions):
+            raise TypeError(f"options must be hotrow.optim.StepOptions, not {type(options).__name__}")
+        self.options = options
+        self.steps = 0
+        self._arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(self._state)
+
+    @property
+    def table(self) -> Floats:
+        """The table, as it was passed."""
+        return self._table
+
+    @property
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The optimizer's own arrays by name."""
+        return {name: array for name, array in self._arrays.items() if array is not None}
+
+    def step(
+        self,
+        indices: ArrayLike,
+        grads: Floats,
+        *,
+        offsets: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        mode: str = "sum",
+        padding_idx: int | None = None,
+        argmax: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Update the rows that were looked up. A failed step changes nothing.
+
+        Args:
+            indices (int32 or int64[N]): row numbers in [0, R).
+            grads (float[N, D], or [B, D] with offsets): the gradient of each lookup or bag, of the table's dtype;
+                repeated rows add up.
+            offsets, weights, mode, padding_idx, argmax: as they were given to hotrow.embedding_bag.
+
+        Raises:
+            TypeError, ValueError, IndexError: as hotrow.scatter_add.
+        """
+        lookups = _check.lookups(
+            "scatter_add", indices, offsets, weights, argmax, grads, self._table, mode=mode, padding_idx=padding_idx
+        )
+        written = (*self._arrays.values(), lookups[0][5])
+        steps.run(self._op, lookups, written, self.options, self.steps, *self._scalars())
+        self.steps += 1
+
+    def _scalars(self) -> tuple[Any, ...]:
+        """The hyperparameters as backends take them, checked again: they may have been changed."""
+        raise NotImplementedError
+
+    def _new_state(self, name: str) -> None:
+        self._arrays[name] = aligned(np.zeros, *self._table.shape, _check.real_dtype(self._table.dtype))
+
+    def _new_row_state(self, name: str, dtype: Any) -> None:
+        self._arrays[name] = np.zeros(len(self._table), dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What load_state_dict takes: steps, hyperparameters and the state's own arrays (not copies), by name."""
+        hyperparameters = {name: getattr(self, name) for name in self._hyperparameters if name != "options"}
+        return {"steps": self.steps} | hyperparameters | {"options": self.options.asdict(), "state": dict(self.state)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what state_dict returned; arrays are copied into the optimizer's own. An error changes nothing.
+
+        Raises:
+            TypeError, ValueError: missing or unknown entries, or arrays of another dtype or shape.
+        """
+        name = type(self).__name__
+        expected = ("steps", *self._hyperparameters, "state")
+        if not isinstance(state, dict) or state.keys() != set(expected):
+            found = ", ".join(map(repr, state)) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"state of {name} must hold {', '.join(map(repr, expected))}, not {found or 'nothing'}")
+        arrays, mine = state["state"], self.state
+        if not isinstance(arrays, dict) or arrays.keys() != mine.keys():
+            wanted = ", ".join(map(repr, mine)) or "no arrays"
+            found = ", ".join(map(repr, arrays)) if isinstance(arrays, dict) else type(arrays).__name__
+            raise ValueError(f"state of {name} must hold {wanted}, not {found or 'no arrays'}")
+        for key, array in mine.items():
+            other = np.asarray(arrays[key])
+            if other.dtype != array.dtype or other.shape != array.shape:
+                raise ValueError(f"{key} must be {array.dtype} {array.shape}, not {other.dtype} {other.shape}")
+        if not isinstance(state["options"], dict):
+            raise TypeError(f"options must be a dict, not {type(state['options']).__name__}")
+        values = {key: state[key] for key in self._hyperparameters} | {"options": StepOptions(**state["options"])}
+        checked = type(self)(self._table[:0], **values)  # the constructor's checks, on a table without rows
+        if not checked.state.keys() <= mine.keys() or "row_steps" in mine.keys() - checked.state.keys():
+            wanted, kept = (", ".join(map(repr, d)) or "no arrays" for d in (checked.state, mine))
+            raise ValueError(f"state of {name} must hold {wanted} for these hyperparameters, not {kept}")
+        count = _check.integer("steps", state["steps"], 0)
+        for key, array in mine.items():
+            array[...] = arrays[key]
+        for key in self._hyperparameters:
+            setattr(self, key, getattr(checked, key))
+        self.steps = count
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent on the rows that were looked up; see hotrow.steps.sgd_step.
 
     Args:
         table (float32 or float64[R, D]): updated in place by every step; never copied.
-        lr (float): learning rate, at least 0; an attribute that may be changed between steps.
+        lr (float): learning rate, at least 0.
+        momentum (float): at least 0; default 0, without state. Rows without a lookup keep their momentum.
+        nesterov (bool): Nesterov's momentum; default False.
+        options (StepOptions): decay, clipping and the like; default: none.
 
     Raises:
-        TypeError, ValueError: lr is not a finite number of at least 0.
+        TypeError, ValueError: a hyperparameter is of the wrong type or out of range.
 
     Source:
         torch.optim.SGD on a sparse gradient.
     """
 
-    def __init__(self, table: Floats, lr: float) -> None:
-        self.table = table
-        self.lr = _check.real("lr", lr, 0)
+    _op = "sgd_step"
+    _state = ("momentum_buffer",)
+    _hyperparameters = ("lr", "momentum", "nesterov", "options")
 
-    def step(self, indices: ArrayLike, grads: Floats) -> None:
-        """Update the rows that were looked up. A failed step changes nothing.
+    def __init__(
+        self,
+        table: Floats,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        options: StepOptions = DEFAULTS,
+    ) -> None:
+        super().__init__(table, lr, options)
+        self.momentum = _check.real("momentum", momentum, 0)
+        self.nesterov = _check.boolean("nesterov", nesterov)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum")
+        if self.momentum:
+            self._new_state("momentum_buffer")
 
-        Args:
-            indices (int32 or int64[N]): row numbers in [0, R).
-            grads (float[N, D]): gradient of each lookup, of the table's dtype; repeated rows add up.
+    def _scalars(self) -> tuple[Any, ...]:
+        momentum = _check.real("momentum", self.momentum, 0)
+        if momentum and self._arrays["momentum_buffer"] is None:
+            raise ValueError("an SGD that began without momentum has no buffer for it")
+        return _check.real("lr", self.lr, 0), momentum, _check.boolean("nesterov", self.nesterov)
 
-        Raises:
-            TypeError, ValueError, IndexError: as hotrow.scatter_add.
-        """
-        sgd_step(self.table, indices, grads, lr=self.lr)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What load_state_dict takes: the hyperparameters (SGD keeps no state of its own)."""
-        return {"lr": self.lr}
+class Adagrad(Optimizer):
+    """Adagrad on the rows that were looked up; see hotrow.steps.adagrad_step.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what state_dict returned.
+    Args:
+        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        lr (float): learning rate, at least 0; default 0.01.
+        lr_decay (float): step t uses lr / (1 + (t - 1) * lr_decay); default 0.
+        initial_accumulator_value (float): of the sum of squares, at least 0; default 0.
+        eps (float): at least 0; default 1e-10.
+        options (StepOptions): decay, clipping and the like; default: none.
 
-        Raises:
-            ValueError: missing or unknown entries.
-        """
-        if state.keys() != {"lr"}:
-            raise ValueError(f"state of SGD must hold 'lr', not {', '.join(map(repr, state)) or 'nothing'}")
-        self.lr = _check.real("lr", state["lr"], 0)
+    Raises:
+        TypeError, ValueError: a hyperparameter is of the wrong type or out of range.
+
+    Source:
+        Duchi, Hazan and Singer, 2011; torch.optim.Adagrad on a sparse gradient.
+    """
+
+    _op = "adagrad_step"
+    _state = ("state_sum",)
+    _hyperparameters = ("lr", "lr_decay", "initial_accumulator_value", "eps", "options")
+
+    def __init__(
+        self,
+        table: Floats,
+        lr: float = 0.01,
+        *,
+        lr_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        options: StepOptions = DEFAULTS,
+    ) -> None:
+        super().__init__(table, lr, options)
+        self.lr_decay = _check.real("lr_decay", lr_decay, 0)
+        self.initial_accumulator_value = _check.real("initial_accumulator_value", initial_accumulator_value, 0)
+        self.eps = _check.real("eps", eps, 0)
+        self._new_state("state_sum")
+        if self.initial_accumulator_value:
+            self.state["state_sum"].fill(self.initial_accumulator_value)
+
+    def _scalars(self) -> tuple[Any, ...]:
+        decay = 1 + self.steps * _check.real("lr_decay", self.lr_decay, 0)
+        return _check.real("lr", self.lr, 0) / decay, _check.real("eps", self.eps, 0)
+
+
+class RowwiseAdagrad(Optimizer):
+    """Adagrad with one number of state a row: the mean of its squared gradient; see hotrow.steps.rowwise_adagrad_step.
+
+    Args:
+        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        lr (float): learning rate, at least 0; default 0.01.
+        eps (float): at least 0; default 1e-8.
+        options (StepOptions): decay, clipping and the like; default: none.
+
+    Raises:
+        TypeError, ValueError: a hyperparameter is of the wrong type or out of range.
+
+    Source:
+        Gupta et al., "Training Recommender Systems at Scale", 2020; FBGEMM's EXACT_ROWWISE_ADAGRAD, whose default eps
+        this is.
+    """
+
+    _op = "rowwise_adagrad_step"
+    _state = ("state_sum",)
+    _hyperparameters = ("lr", "eps", "options")
+
+    def __init__(self, table: Floats, lr: float = 0.01, *, eps: float = 1e-8, options: StepOptions = DEFAULTS) -> None:
+        super().__init__(table, lr, options)
+        self.eps = _check.real("eps", eps, 0)
+        self._new_row_state("state_sum", _check.real_dtype(table.dtype))
+
+    def _scalars(self) -> tuple[Any, ...]:
+        return _check.real("lr", self.lr, 0), _check.real("eps", self.eps, 0)
+
+
+class RMSprop(Optimizer):
+    """RMSprop on the rows that were looked up; rows without a lookup keep their average; see hotrow.steps.rmsprop_step.
+
+    Args:
+        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        lr (float): learning rate, at least 0; default 0.01.
+        alpha (float in [0, 1]): how much of the average is kept; default 0.99.
+        eps (float): at least 0; default 1e-8.
+        options (StepOptions): decay, clipping and the like; default: none.
+
+    Raises:
+        TypeError, ValueError: a hyperparameter is of the wrong type or out of range.
+
+    Source:
+        Tieleman and Hinton, lecture 6.5, 2012; torch.optim.RMSprop.
+    """
+
+    _op = "rmsprop_step"
+    _state = ("square_avg",)
+    _hyperparameters = ("lr", "alpha", "eps", "options")
+
+    def __init__(
+        self,
+        table: Floats,
+        lr: float = 0.01,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        options: StepOptions = DEFAULTS,
+    ) -> None:
+        super().__init__(table, lr, options)
+        self.alpha = _check.real("alpha", alpha, 0, 1)
+        self.eps = _check.real("eps", eps, 0)
+        self._new_state("square_avg")
+
+    def _scalars(self) -> tuple[Any, ...]:
+        alpha, eps = _check.real("alpha", self.alpha, 0, 1), _check.real("eps", self.eps, 0)
+        return _check.real("lr", self.lr, 0), alpha, eps
+
+
+class Adam(Optimizer):
+    """Lazy Adam: moments change in the rows that were looked up alone; see hotrow.steps.adam_step.
+
+    Args:
+        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        lr (float): learning rate, at least 0; default 0.001.
+        betas (two floats in [0, 1)): how much of the averages is kept; default (0.9, 0.999).
+        eps (float): at least 0; default 1e-8.
+        bias_correction ("step" | "row"): by the number of steps taken (default, as torch.optim.SparseAdam), or by how
+            often the row was looked up, as if each row had an Adam of its own.
+        epsilon_hat (bool): where eps stands: True as in torch.optim.SparseAdam (default), False as in torch.optim.Adam.
+        options (StepOptions): decay, clipping and the like; default: none.
+
+    Raises:
+        TypeError, ValueError: a hyperparameter is of the wrong type or out of range.
+
+    Source:
+        Kingma and Ba, "Adam", 2015; torch.optim.SparseAdam.
+    """
+
+    _op = "adam_step"
+    _state = ("exp_avg", "exp_avg_sq", "row_steps")
+    _hyperparameters = ("lr", "betas", "eps", "bias_correction", "epsilon_hat", "options")
+
+    def __init__(
+        self,
+        table: Floats,
+        lr: float = 0.001,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        bias_correction: str = "step",
+        epsilon_hat: bool = True,
+        options: StepOptions = DEFAULTS,
+    ) -> None:
+        super().__init__(table, lr, options)
+        beta1, beta2 = betas
+        self.betas = (_check.fraction("betas[0]", beta1), _check.fraction("betas[1]", beta2))
+        self.eps = _check.real("eps", eps, 0)
+        if bias_correction not in ("step", "row"):
+            raise ValueError(f"bias_correction must be 'step' or 'row', not {bias_correction!r}")
+        self.bias_correction = bias_correction
+        self.epsilon_hat = _check.boolean("epsilon_hat", epsilon_hat)
+        self._new_state("exp_avg")
+        self._new_state("exp_avg_sq")
+        if bias_correction == "row":
+            self._new_row_state("row_steps", np.int32)
+
+    def _scalars(self) -> tuple[Any, ...]:
+        beta1, beta2 = self.betas
+        beta1, beta2 = _check.fraction("betas[0]", beta1), _check.fraction("betas[1]", beta2)
+        lr, eps = _check.real("lr", self.lr, 0), _check.real("eps", self.eps, 0)
+        by_row, dtype = self._arrays["row_steps"] is not None, _check.real_dtype(self._table.dtype)
+        return steps.adam_scalars(lr, self.steps + 1, by_row, beta1, beta2, eps, self.epsilon_hat, dtype)
+
+
+class AdamW(Adam):
+    """Lazy Adam with decoupled weight decay, on the rows that were looked up; see hotrow.steps.adam_step.
+
+    Args:
+        table, lr, betas, eps, bias_correction: as Adam.
+        epsilon_hat (bool): default False, as in torch.optim.AdamW.
+        options (StepOptions): default: a decoupled weight decay of 0.01.
+
+    Raises:
+        TypeError, ValueError: a hyperparameter is of the wrong type or out of range.
+
+    Source:
+        Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019; torch.optim.AdamW.
+    """
+
+    def __init__(
+        self,
+        table: Floats,
+        lr: float = 0.001,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        bias_correction: str = "step",
+        epsilon_hat: bool = False,
+        options: StepOptions = StepOptions(weight_decay=0.01, decoupled_weight_decay=True),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__(
+            table, lr, betas=betas, eps=eps, bias_correction=bias_correction, epsilon_hat=epsilon_hat, options=options
+        )

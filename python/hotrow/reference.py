@@ -1,5 +1,6 @@
 """The definition of every operator: dense one-hot products in float64. Slow, plain, and what all backends are tested
-against. Same names and arguments as hotrow, less `out`, `progress` and `include_last_offset`.
+against. Same names and arguments as hotrow, less `out`, `progress`,
+`include_last_offset` and `draw`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hotrow.ops import SparseGrad
 from hotrow.sampling import Sampling
+from hotrow.steps import DEFAULTS, StepOptions
 
 F64 = NDArray[np.float64]
 U64 = np.uint64
@@ -29,6 +31,32 @@ def gather(table: F64, indices: ArrayLike) -> F64:
     return rows
 
 
+def _bags(
+    indices: ArrayLike,
+    offsets: ArrayLike | None,
+    weights: ArrayLike | None,
+    mode: str,
+    padding_idx: int | None,
+) -> tuple[F64, F64, F64]:
+    """member[b, j]: whether lookup j counts in bag b; its weights [N]; and the factor of each bag [B] that mode asks."""
+    i = np.asarray(indices).reshape(-1)
+    starts = np.arange(i.size + 1) if offsets is None else np.asarray(offsets)
+    w = np.ones(i.shape) if weights is None else np.asarray(weights, np.float64)
+    j = np.arange(i.size)
+    member = (j >= starts[:-1, None]) & (j < starts[1:, None]) & (i != (-1 if padding_idx is None else padding_idx))
+    if mode in ("sum", "max"):
+        return member.astype(np.float64), w, np.ones(len(member))
+    divisor = (member * w).sum(axis=1) if mode == "mean" else np.sqrt((member * w**2).sum(axis=1))
+    return member.astype(np.float64), w, np.divide(1.0, divisor, out=np.zeros_like(divisor), where=divisor != 0)
+
+
+def _argmax(member: F64, offsets: ArrayLike, argmax: ArrayLike) -> F64:
+    """taken[b, j, d]: whether column d of bag b came from lookup j."""
+    places = np.arange(member.shape[1]) - np.asarray(offsets)[:-1, None]
+    taken: F64 = member[:, :, None] * (places[:, :, None] == np.asarray(argmax)[:, None, :])
+    return taken
+
+
 def embedding_bag(
     table: F64,
     indices: ArrayLike,
@@ -37,44 +65,270 @@ def embedding_bag(
     weights: ArrayLike | None = None,
     mode: str = "sum",
     padding_idx: int | None = None,
+    argmax: NDArray[np.int32] | None = None,
 ) -> F64:
-    """multi_hot @ table, where multi_hot[b, r] sums the weights of bag b's lookups of row r; divided as mode says.
+    """multi_hot @ table, where multi_hot[b, r] sums the weights of bag b's lookups of row r; times a factor for mode.
 
-    max: the largest of weights[j] * one_hot(indices[j]) @ table over the bag.
+    max: the largest of weights[j] * one_hot(indices[j]) @ table over the bag, and which lookup of the bag it was.
     """
-    i, starts = np.asarray(indices), np.asarray(offsets)
-    w = np.ones(i.shape) if weights is None else np.asarray(weights, np.float64)
-    j = np.arange(i.size)
-    member = (j >= starts[:-1, None]) & (j < starts[1:, None]) & (i != (-1 if padding_idx is None else padding_idx))
+    member, w, factor = _bags(indices, offsets, weights, mode, padding_idx)
     if mode == "max":
-        pooled = np.zeros((len(member), table.shape[1]))
+        pooled, rows = np.zeros((len(member), table.shape[1])), w[:, None] * table[np.asarray(indices)]
+        if argmax is not None:
+            argmax[:] = -1
         for b, mine in enumerate(member):
-            if mine.any():
-                pooled[b] = (w[mine, None] * (one_hot(i[mine], len(table)) @ table)).max(axis=0)
+            lookups = np.flatnonzero(mine)
+            if lookups.size:
+                best = rows[lookups].argmax(axis=0)  # the first of equals, as NaN
+                nan = np.isnan(rows[lookups])
+                best = np.where(nan.any(axis=0), lookups.size - 1 - nan[::-1].argmax(axis=0), best)  # the last NaN
+                pooled[b] = np.take_along_axis(rows[lookups], best[None], 0)[0]
+                if argmax is not None:
+                    argmax[b] = lookups[best] - np.asarray(offsets)[b]
         return pooled
-    bag: F64 = (member * w) @ one_hot(i, len(table)) @ table
-    if mode == "sum":
-        return bag
-    divisor = (member * w).sum(axis=1) if mode == "mean" else np.sqrt((member * w**2).sum(axis=1))
-    factor = np.divide(1.0, divisor, out=np.zeros_like(divisor), where=divisor != 0)
+    bag: F64 = (member * w) @ one_hot(indices, len(table)) @ table
     return np.where(factor[:, None] != 0, bag * factor[:, None], 0.0)
 
 
-def scatter_add(table: F64, indices: ArrayLike, grads: F64, *, scale: float = 1.0) -> None:
-    """table += scale * one_hot(indices).T @ grads"""
-    table += scale * one_hot(indices, len(table)).T @ grads
+def weights_grad(
+    table: F64,
+    indices: ArrayLike,
+    offsets: ArrayLike,
+    grads: F64,
+    *,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: ArrayLike | None = None,
+) -> F64:
+    """The gradient of sum(grads * embedding_bag(...)) with respect to weights."""
+    member, w, factor = _bags(indices, offsets, weights, mode, padding_idx)
+    rows = one_hot(indices, len(table)) @ table
+    if mode == "max":
+        assert argmax is not None
+        found: F64 = np.einsum("bjd,bd,jd->j", _argmax(member, offsets, argmax), grads, rows)
+        return found
+    dots = member * (grads @ rows.T)  # [B, N]
+    pooled = (dots * w).sum(axis=1, keepdims=True) * factor[:, None]  # grads . embedding_bag(...)
+    if mode == "mean":
+        dots -= member * pooled
+    if mode == "sqrtn":
+        dots -= member * pooled * w * factor[:, None]
+    gradient: F64 = (dots * factor[:, None]).sum(axis=0)
+    return gradient
 
 
-def coalesce(indices: ArrayLike, grads: F64) -> SparseGrad:
-    """The rows of one_hot(indices).T @ grads that have a lookup."""
-    rows = np.unique(np.asarray(indices))
-    which = np.searchsorted(rows, np.asarray(indices))
-    return SparseGrad(rows, one_hot(which, rows.size).T @ grads)
+def _gradient(
+    rows: int,
+    indices: ArrayLike,
+    grads: F64,
+    offsets: ArrayLike | None,
+    weights: ArrayLike | None,
+    mode: str,
+    padding_idx: int | None,
+    argmax: ArrayLike | None,
+) -> tuple[F64, NDArray[np.int64]]:
+    """The gradient of a table of so many rows, multi_hot.T @ grads, and how many lookups each row has."""
+    member, w, factor = _bags(indices, offsets, weights, mode, padding_idx)
+    hot = one_hot(np.asarray(indices).reshape(-1), rows)
+    counts = (member @ hot).sum(axis=0).astype(np.int64)
+    if mode == "max":
+        assert offsets is not None and argmax is not None
+        taken = _argmax(member, offsets, argmax)
+        return hot.T @ (w[:, None] * np.einsum("bjd,bd->jd", taken, grads)), counts
+    multi_hot = (member * w * factor[:, None]) @ hot
+    return multi_hot.T @ grads, counts
 
 
-def sgd_step(table: F64, indices: ArrayLike, grads: F64, *, lr: float) -> None:
-    """table -= lr * one_hot(indices).T @ grads"""
-    table -= lr * one_hot(indices, len(table)).T @ grads
+def scatter_add(
+    table: F64,
+    indices: ArrayLike,
+    grads: F64,
+    *,
+    scale: float = 1.0,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: ArrayLike | None = None,
+) -> None:
+    """table += scale * multi_hot.T @ grads; multi_hot is one_hot(indices) without offsets"""
+    gradient, counts = _gradient(len(table), indices, grads, offsets, weights, mode, padding_idx, argmax)
+    table[counts > 0] += scale * gradient[counts > 0]
+
+
+def coalesce(
+    indices: ArrayLike,
+    grads: F64,
+    *,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: ArrayLike | None = None,
+) -> SparseGrad:
+    """The rows of multi_hot.T @ grads that have a lookup."""
+    rows, which = np.unique(np.asarray(indices), return_inverse=True)
+    padding = None if padding_idx is None or padding_idx not in rows else int(np.searchsorted(rows, padding_idx))
+    gradient, counts = _gradient(rows.size, which, grads, offsets, weights, mode, padding, argmax)
+    return SparseGrad(rows[counts > 0], gradient[counts > 0])
+
+
+def _begin_step(table: F64, lookups: tuple[Any, ...], options: StepOptions, lr: float) -> tuple[NDArray[np.int64], F64]:
+    """The rows that were looked up and their gradients, clipped and with L2 decay; decoupled decay is applied."""
+    gradient, counts = _gradient(len(table), *lookups)
+    rows = np.flatnonzero(counts)
+    g = gradient[rows]
+    if options.scale_grad_by_freq:
+        g = g / counts[rows, None]
+    if options.clip_norm is not None and (norm := float(np.linalg.norm(g))) > options.clip_norm:
+        g = g * (options.clip_norm / norm)
+    if options.clip_value is not None:
+        g = np.clip(g, -options.clip_value, options.clip_value)
+    if options.decoupled_weight_decay:
+        table[rows] *= 1 - lr * options.weight_decay
+    elif options.weight_decay:
+        g = g + options.weight_decay * table[rows]
+    return rows, g
+
+
+def _end_step(table: F64, rows: NDArray[np.int64], options: StepOptions) -> None:
+    if options.max_norm is not None:
+        norms = np.linalg.norm(table[rows], axis=1, keepdims=True)
+        table[rows] *= np.where(norms > options.max_norm, options.max_norm / (norms + 1e-7), 1.0)
+
+
+def sgd_step(
+    table: F64,
+    indices: ArrayLike,
+    grads: F64,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    momentum_buffer: F64 | None = None,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: ArrayLike | None = None,
+    options: StepOptions = DEFAULTS,
+) -> None:
+    """table -= lr * g; with momentum, buffer = momentum * buffer + g and g is the buffer (or g + momentum * buffer)"""
+    rows, g = _begin_step(table, (indices, grads, offsets, weights, mode, padding_idx, argmax), options, lr)
+    if momentum_buffer is not None:
+        momentum_buffer[rows] = momentum * momentum_buffer[rows] + g
+        g = g + momentum * momentum_buffer[rows] if nesterov else momentum_buffer[rows]
+    table[rows] -= lr * g
+    _end_step(table, rows, options)
+
+
+def adagrad_step(
+    table: F64,
+    state_sum: F64,
+    indices: ArrayLike,
+    grads: F64,
+    *,
+    lr: float,
+    eps: float = 1e-10,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: ArrayLike | None = None,
+    options: StepOptions = DEFAULTS,
+) -> None:
+    """state_sum += g^2; table -= lr * g / (sqrt(state_sum) + eps)"""
+    rows, g = _begin_step(table, (indices, grads, offsets, weights, mode, padding_idx, argmax), options, lr)
+    state_sum[rows] += g**2
+    table[rows] -= lr * g / (np.sqrt(state_sum[rows]) + eps)
+    _end_step(table, rows, options)
+
+
+def rowwise_adagrad_step(
+    table: F64,
+    state_sum: F64,
+    indices: ArrayLike,
+    grads: F64,
+    *,
+    lr: float,
+    eps: float = 1e-10,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: ArrayLike | None = None,
+    options: StepOptions = DEFAULTS,
+) -> None:
+    """state_sum[r] += mean over d of g[r, d]^2; table[r] -= lr * g[r] / (sqrt(state_sum[r]) + eps)"""
+    rows, g = _begin_step(table, (indices, grads, offsets, weights, mode, padding_idx, argmax), options, lr)
+    if table.shape[1]:
+        state_sum[rows] += (g**2).mean(axis=1)
+    table[rows] -= lr * g / (np.sqrt(state_sum[rows, None]) + eps)
+    _end_step(table, rows, options)
+
+
+def rmsprop_step(
+    table: F64,
+    square_avg: F64,
+    indices: ArrayLike,
+    grads: F64,
+    *,
+    lr: float,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: ArrayLike | None = None,
+    options: StepOptions = DEFAULTS,
+) -> None:
+    """square_avg = alpha * square_avg + (1 - alpha) * g^2; table -= lr * g / (sqrt(square_avg) + eps)"""
+    rows, g = _begin_step(table, (indices, grads, offsets, weights, mode, padding_idx, argmax), options, lr)
+    square_avg[rows] = alpha * square_avg[rows] + (1 - alpha) * g**2
+    table[rows] -= lr * g / (np.sqrt(square_avg[rows]) + eps)
+    _end_step(table, rows, options)
+
+
+def adam_step(
+    table: F64,
+    exp_avg: F64,
+    exp_avg_sq: F64,
+    indices: ArrayLike,
+    grads: F64,
+    *,
+    lr: float,
+    step: int = 1,
+    row_steps: NDArray[np.int32] | None = None,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    epsilon_hat: bool = True,
+    offsets: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    mode: str = "sum",
+    padding_idx: int | None = None,
+    argmax: ArrayLike | None = None,
+    options: StepOptions = DEFAULTS,
+) -> None:
+    """m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g^2, both of the rows looked up alone;
+    table -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps), where t is `step`, or counts the row's steps.
+
+    epsilon_hat: table -= lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps) instead.
+    """
+    rows, g = _begin_step(table, (indices, grads, offsets, weights, mode, padding_idx, argmax), options, lr)
+    exp_avg[rows] = beta1 * exp_avg[rows] + (1 - beta1) * g
+    exp_avg_sq[rows] = beta2 * exp_avg_sq[rows] + (1 - beta2) * g**2
+    t: Any = np.float64(step)
+    if row_steps is not None:
+        row_steps[rows] += 1
+        t = row_steps[rows, None].astype(np.float64)
+    root = np.sqrt(1 - beta2**t)
+    table[rows] -= (
+        lr * root / (1 - beta1**t) * exp_avg[rows] / (np.sqrt(exp_avg_sq[rows]) + (eps if epsilon_hat else eps * root))
+    )
+    _end_step(table, rows, options)
 
 
 def skipgram_loss(h: F64, o: F64, positive: ArrayLike) -> float:

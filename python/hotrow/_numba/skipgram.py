@@ -1,0 +1,195 @@
+"""Skip-gram with negative sampling."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from hotrow._numba.views import (
+    Array,
+    dot,
+    inline,
+    jit,
+    matrix,
+    parallel,
+    pieces,
+    row,
+    scalar,
+    useful_threads,
+    vector,
+)
+
+tokens_per_block = 1024  # as kTokensPerBlock in csrc/view.h
+
+# --- skipgram_step ----------------------------------------------------------------------------------------------------
+
+
+@jit
+def _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change):
+    """A gradient step on all pairs of m input rows and n output rows, the first output being the positive one."""
+    one = coefficients.dtype.type(1)
+    loss = 0.0
+    for a in range(m):
+        h = row(in_table, inputs[a])
+        for b in range(n):
+            x = dot(h, row(out_table, outputs[b]))
+            if b == 0:
+                x = -x
+            e = math.exp(-abs(x))
+            sigmoid = one / (one + e) if x > 0 else e / (one + e)
+            loss += max(x, 0) + math.log1p(e)
+            coefficients[a, b] = lr * sigmoid if b == 0 else -lr * sigmoid
+    for a in range(m):
+        step = change[a]
+        step[:] = 0
+        for b in range(n):
+            o, c = row(out_table, outputs[b]), coefficients[a, b]
+            for d in range(step.size):
+                step[d] += c * o[d]
+    for b in range(n):
+        o = row(out_table, outputs[b])
+        for a in range(m):
+            h, c = row(in_table, inputs[a]), coefficients[a, b]
+            for d in range(o.size):
+                o[d] += c * h[d]
+    for a in range(m):
+        h, step = row(in_table, inputs[a]), change[a]
+        for d in range(h.size):
+            h[d] += step[d]
+    return loss
+
+
+@jit
+def _skipgram_step(centers, contexts, negatives, lr, begin, end, in_table, out_table):
+    """Pair after pair: one input row, one positive and the negatives that differ from it."""
+    inputs, outputs = np.empty(1, centers.dtype), np.empty(1 + negatives[3], centers.dtype)
+    coefficients = np.empty((1, outputs.size), in_table[0].dtype)
+    change = np.empty((1, in_table[3]), in_table[0].dtype)
+    loss = 0.0
+    for i in range(begin, end):
+        inputs[0], outputs[0], n = centers[i], contexts[i], 1
+        for k in row(negatives, i):
+            if k != contexts[i]:
+                outputs[n] = k
+                n += 1
+        loss += _window(in_table, out_table, inputs, 1, outputs, n, lr, coefficients, change)
+    return loss
+
+
+def skipgram_step(
+    centers: Array, contexts: Array, negatives: Array, lr: float, in_table: Array, out_table: Array, threads: int
+) -> tuple[float, int]:
+    c, x, k = vector(centers), vector(contexts), matrix(negatives)
+    i, o = matrix(in_table, True), matrix(out_table, True)
+    n, width = negatives.shape[0], in_table.shape[1] * in_table.itemsize
+    parts = useful_threads(2 * n * (2 + negatives.shape[1]) * width, threads)
+    losses = parallel(_skipgram_step, [(c, x, k, scalar(lr, in_table), *piece, i, o) for piece in pieces(n, parts)])
+    return float(sum(losses)), n
+
+
+# --- skipgram_epoch ---------------------------------------------------------------------------------------------------
+
+_KEEP, _WINDOW, _NEGATIVE = np.uint64(1), np.uint64(2), np.uint64(3)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+
+
+@inline
+def _mix(z):
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@jit
+def _draw(seed, stream, index):
+    return _mix(_mix(seed + stream * _GOLDEN) + (np.uint64(index) + np.uint64(1)) * _GOLDEN)
+
+
+@jit
+def _kept(tokens, keep, seed, p):
+    return (_draw(seed, _KEEP, p) & _LOW) <= keep[tokens[p]]
+
+
+@jit
+def _skipgram_epoch(job, begin, end, in_table, out_table):
+    """Centre after centre of tokens begin .. end - 1: its contexts on itself and the negatives that differ from it."""
+    tokens, offsets, keep, accept, other, window, negative, shrink, lr_begin, lr_end, seed = job
+    slope = (lr_end - lr_begin) / offsets[-1]
+    word, place = np.empty(end - begin + 2 * window, tokens.dtype), np.empty(end - begin + 2 * window, np.int64)
+    inputs, outputs = np.empty(2 * window, tokens.dtype), np.empty(1 + negative, tokens.dtype)
+    coefficients = np.empty((inputs.size, outputs.size), in_table[0].dtype)
+    change = np.empty((inputs.size, in_table[3]), in_table[0].dtype)
+    loss, pairs = 0.0, 0
+    s = np.searchsorted(offsets, begin, side="right") - 1
+    while s < offsets.size - 1 and offsets[s] < end:
+        # The kept words of this sentence in the range, and up to `window` on either side of it.
+        sentence_end = offsets[s + 1]
+        p, left, count = max(begin, offsets[s]), 0, 0
+        while p > offsets[s] and left < window:
+            p -= 1
+            left += _kept(tokens, keep, seed, p)
+        centers_end = count
+        while p < sentence_end and (p < end or count < centers_end + window):
+            if _kept(tokens, keep, seed, p):
+                word[count], place[count] = tokens[p], p
+                count += 1
+            p += 1
+            if p <= end:
+                centers_end = count
+        for t in range(left, centers_end):
+            reach = window
+            if shrink:
+                reach = 1 + np.int64(((_draw(seed, _WINDOW, place[t]) >> _32) * np.uint64(window)) >> _32)
+            m = 0
+            for c in range(max(0, t - reach), min(count, t + reach + 1)):
+                if c != t:
+                    inputs[m] = word[c]
+                    m += 1
+            if m == 0:
+                continue
+            outputs[0], n = word[t], 1
+            for k in range(negative):
+                x = _draw(seed, _NEGATIVE, place[t] * negative + k)
+                bucket = ((x >> _32) * np.uint64(keep.size)) >> _32
+                drawn = np.int64(bucket) if (x & _LOW) <= accept[bucket] else np.int64(other[bucket])
+                if drawn != word[t]:
+                    outputs[n] = drawn
+                    n += 1
+            lr = in_table[0].dtype.type(lr_begin + slope * place[t])
+            loss += _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change)
+            pairs += m
+        s += 1
+    return loss, pairs
+
+
+def skipgram_epoch(
+    tokens: Array,
+    offsets: Array,
+    keep: Array,
+    alias_accept: Array,
+    alias_other: Array,
+    window: int,
+    negative: int,
+    shrink_windows: bool,
+    lr_begin: float,
+    lr_end: float,
+    seed: int,
+    begin: int,
+    end: int,
+    in_table: Array,
+    out_table: Array,
+    threads: int,
+) -> tuple[float, int]:
+    job = (
+        *map(vector, (tokens, offsets, keep, alias_accept, alias_other)),
+        window, negative, shrink_windows, lr_begin, lr_end, np.uint64(seed),
+    )  # fmt: skip
+    i, o = matrix(in_table, True), matrix(out_table, True)
+    blocks = -(-(end - begin) // tokens_per_block)
+    cuts = [min(begin + tokens_per_block * b, end) for b, _ in pieces(blocks, min(threads, blocks))]
+    parts = parallel(_skipgram_epoch, [(job, *piece, i, o) for piece in pairwise([*cuts, end])])
+    return float(sum(loss for loss, _ in parts)), sum(pairs for _, pairs in parts)
