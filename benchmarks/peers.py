@@ -30,7 +30,7 @@ Calls = dict[str, Callable[[Case], Call]]  # how each operator's call is made
 
 
 def _with_state(optimizer: hotrow.optim.Optimizer, *state: Array) -> hotrow.optim.Optimizer:
-    optimizer.state = dict(zip(optimizer.state, state, strict=True))
+    optimizer._arrays |= dict(zip(optimizer.state, state, strict=True))  # instead of its own
     return optimizer
 
 

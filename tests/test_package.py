@@ -213,8 +213,8 @@ def test_rows_of_an_empty_table_are_aligned(width: int, dtype: type) -> None:
 
 
 def test_bad_empty_tables() -> None:
-    with pytest.raises(TypeError, match=r"^dtype must be float32 or float64, not float16$"):
-        hotrow.empty_table(1, 1, np.float16)
+    with pytest.raises(TypeError, match=r"^table must be float32, float64, float16 or bfloat16, not int16$"):
+        hotrow.empty_table(1, 1, np.int16)
     with pytest.raises(ValueError, match=r"^rows = -1 must be at least 0$"):
         hotrow.empty_table(-1, 1)
     with pytest.raises(TypeError, match=r"^width must be an integer, not float$"):

@@ -26,7 +26,7 @@ HOTROW_INLINE void pool_row(const E* row, F weight, bool weighted, bool first, T
 
 template <bool Max, bool Weighted, class E, class F, class I>
 HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
-    constexpr int most = sizeof(E) == sizeof(F) ? kBlock : 8;  // registers; 16-bit tables need less code more than speed
+    constexpr int most = Max || sizeof(E) < sizeof(F) ? 8 : kBlock;  // registers: less code for what is rarer
     const int64_t ahead = lookahead<E>(table.cols), lookups_end = bags.offsets[range.end];
     for_blocks<F, most>(table.cols, [=, &in_range](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
@@ -105,8 +105,8 @@ void bag_argmax(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<con
 template <class E, class I, class F = real<E>>
 void embedding_bag(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
     if (bags.mode == Mode::max) pool<true, true>(table, bags, range, out, in_range);
-    else if (bags.weights) pool<false, true>(table, bags, range, out, in_range);
-    else pool<false, false>(table, bags, range, out, in_range);
+    else if (bags.weights || sizeof(E) < sizeof(F)) pool<false, true>(table, bags, range, out, in_range);
+    else if constexpr (sizeof(E) == sizeof(F)) pool<false, false>(table, bags, range, out, in_range);
     if (bags.argmax.data) bag_argmax(table, bags, range, Mat<const F>{out.data, out.rows, out.cols, out.stride});
 }
 
@@ -134,7 +134,7 @@ HOTROW_INLINE F dot(const F* a, const E* b, int64_t cols, const int32_t* places,
 // 0 for lookups that were left out and where f is 0.
 template <class E, class I, class F = real<E>>
 void weights_grad(Mat<const E> table, const Bags<F, I>& bags, const Gradient<F>& gradient, Range range, F* out) {
-    const int64_t ahead = lookahead<F>(table.cols), last = bags.offsets[range.end] - 1;
+    const int64_t ahead = lookahead<E>(table.cols), last = bags.offsets[range.end] - 1;
     for (int64_t b = range.begin; b < range.end; ++b) {
         const int64_t begin = bags.offsets[b], end = bags.offsets[b + 1];
         const F factor = bag_factor(bags, begin, end);

@@ -23,16 +23,16 @@ struct Row {
     }
 };
 
-// g *= scale; g to [-clip, clip]; g += weight_decay * w
+// out = g * scale, clipped to [-clip, clip], + weight_decay * w; out may be g
 template <class E, class F>
-HOTROW_INLINE void adjust_gradient(const Adjust<F>& adjust, int64_t cols, const E* w, F* g) {
+HOTROW_INLINE void adjust_gradient(const Adjust<F>& adjust, int64_t cols, const E* w, const F* g, F* out) {
     const pack<F> most = broadcast<F>(adjust.clip), least = -most;
     for_registers<F>(cols, [&](int64_t d, auto tail) HOTROW_INLINE_LAMBDA {
         pack<F> x = load(g + d, tail) * adjust.scale;
         x = select<F>(x > most, most, x);
         x = select<F>(x < least, least, x);
         if (adjust.weight_decay != 0) x += load(w + d, tail) * adjust.weight_decay;
-        store(g + d, x, tail);
+        store(out + d, x, tail);
     });
 }
 
@@ -41,12 +41,16 @@ template <class E, class F, class I, class Update>
 HOTROW_INLINE void update_rows(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range,
                                const Adjust<F>& adjust, F* scratch, Mat<E> table, const Fetch& fetch,
                                const Update& update) {
-    for_run_sums(lookups, gradient, range, fetch, [=](int64_t) { return scratch; },
-                 [&](int64_t, int64_t index, F* g) HOTROW_INLINE_LAMBDA {
-                     E* const w = table.row(index);
-                     if (adjust.any) adjust_gradient(adjust, table.cols, w, g);
-                     update(index, static_cast<const F*>(g), Row<E>{w, adjust.keep, {adjust.rounding, index}});
-                 });
+    const auto place = [=](int64_t) { return scratch; };
+    const auto use = [&](int64_t, int64_t index, const F* g) HOTROW_INLINE_LAMBDA {
+        E* const w = table.row(index);
+        if (adjust.any) {
+            adjust_gradient(adjust, table.cols, w, g, scratch);
+            g = scratch;
+        }
+        update(index, g, Row<E>{w, adjust.keep, {adjust.rounding, index}});
+    };
+    for_run_sums<true>(lookups, gradient, range, fetch, place, use);
 }
 
 // w -= lr * g

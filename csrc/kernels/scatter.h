@@ -32,9 +32,6 @@ HOTROW_INLINE void fetch_to_write(const Fetch& fetch, int64_t row) {
     }
 }
 
-// Columns are summed in blocks of up to so many registers. With 20 to a block the code was twice as large, no case faster.
-constexpr int kRunBlock = 8;
-
 // The terms of lookup i: add(k, x) for each of the N registers of a block.
 template <int N, class F, class I, class End, class Add>
 HOTROW_INLINE void for_terms(const Lookup<I>* lookups, const Gradient<F>& gradient, int64_t i, int64_t d, End tail,
@@ -68,45 +65,60 @@ HOTROW_OWN_FUNCTION void sum_run(const Lookup<I>* lookups, const Gradient<F>& gr
     const int64_t cols = gradient.rows.cols, ahead = lookahead<F>(cols), last = range.end - 1;
     const auto block = [=, &gradient, &fetch](auto width, int64_t d, auto tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
-        const Gradient<F> terms = gradient;
-        const int offset = worst_offset(terms.rows.data, terms.rows.stride);
+        const F* const rows = gradient.rows.data + d;
+        const int64_t stride = gradient.rows.stride;
+        const int offset = worst_offset(rows, stride);
         const auto arrive = [&](int64_t i) HOTROW_INLINE_LAMBDA {
             const int64_t next = i + ahead < last ? i + ahead : last;
-            prefetch_block<N>(prefetch_address(terms.rows.data + d, lookups[next].position, terms.rows.stride), tail,
-                              offset);
+            prefetch_block<N>(prefetch_address(rows, lookups[next].position, stride), tail, offset);
             if (d == 0 && fetch.count && lookups[next].row != lookups[next > i ? next - 1 : next].row)
                 fetch_to_write(fetch, lookups[next].row);
         };
         pack<F> sum[N];
         int64_t i = run.begin;
         arrive(i);
-        for_terms<N>(lookups, terms, i, d, tail, [&](int k, pack<F> x) HOTROW_INLINE_LAMBDA { sum[k] = x; });
+        for_terms<N>(lookups, gradient, i, d, tail, [&](int k, pack<F> x) HOTROW_INLINE_LAMBDA { sum[k] = x; });
         while (++i < run.end) {
             arrive(i);
-            for_terms<N>(lookups, terms, i, d, tail, [&](int k, pack<F> x) HOTROW_INLINE_LAMBDA { sum[k] += x; });
+            for_terms<N>(lookups, gradient, i, d, tail, [&](int k, pack<F> x) HOTROW_INLINE_LAMBDA { sum[k] += x; });
         }
         HOTROW_UNROLL
         for (int k = 0; k < N; ++k) store_block<N>(sums + d, k, sum[k], tail);
     };
-    constexpr int64_t whole = kRunBlock * lanes<F>;
+    constexpr int64_t whole = kBlock * lanes<F>;
     int64_t d = 0;
-    for (; d + whole <= cols; d += whole) block(Width<kRunBlock>{}, d, Whole<F>{});
+    for (; d + whole <= cols; d += whole) block(Width<kBlock>{}, d, Whole<F>{});
     if (d == cols) return;
     const int registers = int((cols - d + lanes<F> - 1) / lanes<F>);
     const Tail<F> tail(int(cols - d) - (registers - 1) * lanes<F>);
-    with_width<kRunBlock>(registers, [&](auto width) HOTROW_INLINE_LAMBDA { block(width, d, tail); });
+    with_width<kBlock>(registers, [&](auto width) HOTROW_INLINE_LAMBDA { block(width, d, tail); });
 }
 
-// use(run, row, sums) for each run of equal rows, whose sums go where place(run) says.
-template <class F, class I, class Place, class Use>
+// use(run, row, sums) for each run of equal rows, whose sums go where place(run) says; with Read, which does not need them
+// there, the sum of a single gradient is that gradient where it stands. Most rows of Zipf's law have one lookup, and
+// summing cost more of them than their update.
+template <bool Read, class F, class I, class Place, class Use>
 HOTROW_INLINE void for_run_sums(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range, const Fetch& fetch,
                                 const Place& place, const Use& use) {
+    const int64_t cols = gradient.rows.cols, ahead = lookahead<F>(cols), last = range.end - 1;
+    const bool plain = Read && !gradient.factors && !gradient.places;
     int64_t run = 0;
     for (int64_t begin = range.begin, end; begin < range.end; begin = end, ++run) {
         const I row = lookups[begin].row;
         for (end = begin + 1; end < range.end && lookups[end].row == row;) ++end;
-        F* const sums = place(run);
-        sum_run(lookups, gradient, {begin, end}, range, fetch, sums);
+        const F* sums;
+        if (plain && end - begin == 1) {
+            const Lookup<I> next = lookups[begin + ahead < last ? begin + ahead : last];
+            const F* const p = prefetch_address(gradient.rows.data, next.position, gradient.rows.stride);
+            for (int64_t d = 0; d < cols; d += 64 / int(sizeof(F))) __builtin_prefetch(prefetch_address(p, d), 0, 3);
+            __builtin_prefetch(prefetch_address(p, cols - 1), 0, 3);
+            fetch_to_write(fetch, next.row);
+            sums = gradient.rows.row(lookups[begin].position);
+        } else {
+            F* const summed = place(run);
+            sum_run(lookups, gradient, {begin, end}, range, fetch, summed);
+            sums = summed;
+        }
         use(run, int64_t(row), sums);
     }
 }
@@ -115,7 +127,7 @@ HOTROW_INLINE void for_run_sums(const Lookup<I>* lookups, const Gradient<F>& gra
 template <class E, class I, class F = real<E>>
 void scatter_add(const Lookup<I>* lookups, const Gradient<F>& gradient, F scale, Range range, F* scratch,
                  Mat<E> table) {
-    for_run_sums(lookups, gradient, range, fetch_rows(table), [=](int64_t) { return scratch; },
+    for_run_sums<true>(lookups, gradient, range, fetch_rows(table), [=](int64_t) { return scratch; },
                  [=](int64_t, int64_t row, const F* sums) HOTROW_INLINE_LAMBDA {
                      E* const w = table.row(row);
                      const RowRounding nearest({}, row);
@@ -128,7 +140,7 @@ void scatter_add(const Lookup<I>* lookups, const Gradient<F>& gradient, F scale,
 // values[u, :] = sum of the gradients of the u-th run of equal rows, ascending position
 template <class F, class I>
 void coalesce(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range, Mat<F> values) {
-    for_run_sums(lookups, gradient, range, Fetch{}, [=](int64_t run) { return values.row(run); },
+    for_run_sums<false>(lookups, gradient, range, Fetch{}, [=](int64_t run) { return values.row(run); },
                  [](int64_t, int64_t, const F*) {});
 }
 
@@ -150,7 +162,7 @@ HOTROW_INLINE F sum_of_squares(const E* x, int64_t cols) {
 // out[u] = sum of the squares of what coalesce gives for the u-th run
 template <class F, class I>
 void squares(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range, F* scratch, double* out) {
-    for_run_sums(lookups, gradient, range, Fetch{}, [=](int64_t) { return scratch; },
+    for_run_sums<true>(lookups, gradient, range, Fetch{}, [=](int64_t) { return scratch; },
                  [&](int64_t run, int64_t, const F* sums) HOTROW_INLINE_LAMBDA {
                      out[run] = double(sum_of_squares<F>(sums, gradient.rows.cols));
                  });

@@ -9,11 +9,11 @@
 namespace hotrow {
 namespace detail {
 
-// Large blocks that this thread has freed, kept for its next call: pages fresh from the system are cleared first, which
+// Blocks that this thread has freed, kept for its next call: pages fresh from the system are cleared first, which
 // took a quarter of an optimizer step on 262,144 lookups.
 class SparePool {
 public:
-    static constexpr size_t kLeast = 64 << 10, kMost = 128 << 20;  // bytes of a block worth keeping, and of all
+    static constexpr size_t kMost = 128 << 20, kBlocks = 32;  // bytes and blocks to keep
 
     ~SparePool() {
         for (const auto& [data, size] : spare_) free(data);
@@ -28,12 +28,12 @@ public:
                 size = found;
                 return data;
             }
-        if (size >= kLeast) size += size / 8;  // the next call may ask for a little more
+        size += size / 8;  // the next call may ask for a little more
         return ::operator new(size, std::align_val_t(64));
     }
     void give(void* data, size_t size) noexcept {
-        if (size < kLeast || size > kMost / 4) return free(data);
-        while (total_ + size > kMost) {
+        if (size > kMost / 4) return free(data);
+        while (total_ + size > kMost || spare_.size() == kBlocks) {
             total_ -= spare_.front().second;
             free(spare_.front().first);
             spare_.erase(spare_.begin());

@@ -58,16 +58,18 @@ template <class I, class Source>
 int64_t radix_pass(const Source& source, int64_t n, int shift, int digit, int threads, Lookup<I>* target) {
     const size_t bins = size_t(1) << digit;
     const uint64_t mask = bins - 1;
-    std::vector<I> next(size_t(threads) * bins);
+    Buffer<I> counts(threads * int64_t(bins));
+    I* const next = counts.get();
+    std::fill(next, next + size_t(threads) * bins, I(0));
     parallel(threads, [&](int t) {
-        I* const mine = next.data() + size_t(t) * bins;
+        I* const mine = next + size_t(t) * bins;
         source(piece(n, t, threads), [=](Lookup<I> x) { ++mine[(uint64_t(x.row) >> shift) & mask]; });
     });
     I sum = 0;
     for (size_t b = 0; b < bins; ++b)
         for (int t = 0; t < threads; ++t) sum += std::exchange(next[size_t(t) * bins + b], sum);
     parallel(threads, [&](int t) {
-        I* const mine = next.data() + size_t(t) * bins;
+        I* const mine = next + size_t(t) * bins;
         source(piece(n, t, threads), [=](Lookup<I> x) { target[mine[(uint64_t(x.row) >> shift) & mask]++] = x; });
     });
     return sum;

@@ -45,6 +45,8 @@ class _Spec:
         "element",
         "kind",
         "name",
+        "optional",
+        "plain",
         "row_strided",
         "widen",
         "written",
@@ -56,7 +58,9 @@ class _Spec:
         self.kind = arg.dtype
         self.dtypes = _DTYPES[arg.dtype]
         self.widen = arg.dtype == "int64"
+        self.optional = arg.optional
         self.any_rank = arg.shape[0] == "..."
+        self.plain = all(len(letter) == 1 for letter in arg.shape)
         self.bags = arg.optional and arg.name == "offsets"
         self.dims = arg.shape
         self.written = arg.role != "in"
@@ -83,7 +87,7 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
     checked: list[Any] = []
     for spec, a in zip(_SPECS[op], values):  # noqa: B905 - strict=True costs a tenth of a small call
         if a is None:
-            if spec.arg.optional:
+            if spec.optional:
                 checked.append(None)
                 if spec.bags:
                     dims["B"] = dims["N"]
@@ -97,12 +101,20 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
         if dtype not in spec.dtypes and not (spec.element and _is_bfloat16(dtype)):
             raise TypeError(f"{spec.name} must be {spec.allowed}, not {_dtype_name(dtype)}")
         if spec.element:
-            _check_element(op, spec, dtype, kinds, checked)
+            wide = dtype.itemsize > 2 and kinds.setdefault("F", dtype) is dtype
+            if not wide or kinds.setdefault("E", dtype) is not dtype:
+                _check_element(op, spec, dtype, kinds, checked)
         else:
             kind = kinds.setdefault(spec.kind, dtype)
             if kind is not dtype and kind != dtype and not spec.widen:
                 _mixed(op, spec, dtype, kinds, checked)
-        _check_shape(spec, a.shape, dims)
+        shape = a.shape
+        if spec.plain and len(shape) == len(spec.dims):
+            for letter, length in zip(spec.dims, shape):  # noqa: B905 - as above; the lengths are equal
+                if dims.setdefault(letter, length) != length:
+                    _wrong_length(spec, letter, shape, dims[letter])
+        else:
+            _check_shape(spec, shape, dims)
         if not a.flags.carray:
             a = _check_layout(spec, a)
         if spec.widen and dtype != np.int64:
@@ -120,19 +132,21 @@ def lookups(op: str, *values: Any, mode: str, padding_idx: int | None) -> tuple[
 
     Returns the arrays, the numbers of mode and padding row, and whether there is anything to do.
     """
-    number = mode_number(mode)
+    number = mode_number(mode) if mode != "sum" else 0
     checked, dims = arrays(op, *values)
     starts = checked[1]
     if starts is not None:
         offsets(starts, dims["N"])
     elif number:
         raise ValueError(f"mode {mode!r} pools bags: it needs offsets")
-    argmax(number, checked[3])
-    return checked, (number, padding(padding_idx, dims.get("R"))), dims["N"] > 0 and dims["D"] > 0
+    if number == _MAX or checked[3] is not None:
+        argmax(number, checked[3])
+    skipped = -1 if padding_idx is None else padding(padding_idx, dims.get("R"))
+    return checked, (number, skipped), dims["N"] > 0 and dims["D"] > 0
 
 
 def table(value: Any) -> Array:
-    """A table that will be updated by many calls: an array of the right dtype and rank; the rest is seen by each call."""
+    """A table that will be updated by many calls: of the right dtype and rank; each call sees to the rest."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"table must be a NumPy array, not {type(value).__name__}: it is never copied")
     spec = _SPECS["scatter_add"][-1]
@@ -170,9 +184,9 @@ def _check_element(
 
 def _mixed(op: str, spec: _Spec, dtype: np.dtype[Any], kinds: dict[str, np.dtype[Any]], given: list[Any]) -> NoReturn:
     first, kind = _first(op, "EF" if spec.kind == "F" else spec.kind, given), kinds[spec.kind]
-    if spec.written and not first.written:  # what is updated decides, wherever it stands
-        raise TypeError(f"{first.name} must be {dtype.name} as {spec.name} is, not {kind.name}")
     narrow = first.element and kinds["E"] != kind
+    if spec.written and not first.written and not narrow:  # what is updated decides, wherever it stands
+        raise TypeError(f"{first.name} must be {dtype.name} as {spec.name} is, not {kind.name}")
     reason = f"beside a {first.name} of {kinds['E'].name}" if narrow else f"as {first.name} is"
     raise TypeError(f"{spec.name} must be {kind.name} {reason}, not {dtype.name}")
 
@@ -206,6 +220,7 @@ def _as_array(spec: _Spec, value: Any) -> Array:
 
 
 def _check_shape(spec: _Spec, shape: tuple[int, ...], dims: Dims) -> None:
+    """Shapes that are not plain letters, one for each axis."""
     letters = spec.dims
     if spec.any_rank:
         if len(letters) == 1:
@@ -216,16 +231,10 @@ def _check_shape(spec: _Spec, shape: tuple[int, ...], dims: Dims) -> None:
     if len(shape) != len(letters):
         rank = len(letters)
         raise TypeError(f"{spec.name} must have {rank} dimension{'s' * (rank > 1)}, not {len(shape)}")
-    for letter, length in zip(letters, shape):  # noqa: B905 - as above; the lengths are equal
-        if letter in dims:
-            if dims[letter] != length:
-                _wrong_length(spec, letter, shape, dims[letter])
-        elif len(letter) == 1:
-            dims[letter] = length
-        else:  # "B+1"
-            if length == 0:
-                raise ValueError(f"{spec.name} is empty: it must start with 0 and end with the number of lookups")
-            dims[letter[0]] = length - 1
+    if shape[0] == 0:  # "B+1"
+        raise ValueError(f"{spec.name} is empty: it must start with 0 and end with the number of lookups")
+    if dims.setdefault(letters[0][0], shape[0] - 1) != shape[0] - 1:
+        _wrong_length(spec, letters[0], shape, dims[letters[0][0]] + 1)
 
 
 def _wrong_length(spec: _Spec, letter: str, shape: tuple[int, ...], expected: int) -> None:

@@ -12,7 +12,7 @@ _LINE = 64  # bytes
 
 
 def aligned(allocate: Callable[..., NDArray[Any]], rows: int, width: int, dtype: Any) -> NDArray[Any]:
-    """[rows, width] from np.empty or np.zeros; each row starts at a multiple of 64 bytes, with padding where it must."""
+    """[rows, width] from np.empty or np.zeros; rows start at multiples of 64 bytes, with padding if need be."""
     per_line = _LINE // np.dtype(dtype).itemsize
     padded = -(-width // per_line) * per_line
     memory = allocate(rows * padded + per_line, dtype)

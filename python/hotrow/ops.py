@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hotrow import _backend, _check, _threads
 from hotrow._memory import aligned
-from hotrow._ops import FLOATS, INDICES
+from hotrow._ops import INDICES
 from hotrow.sampling import Sampling
 from hotrow.steps import adagrad_step, adam_step, rmsprop_step, rowwise_adagrad_step, sgd_step
 
@@ -41,15 +41,14 @@ def empty_table(rows: int, width: int, dtype: Any = np.float32) -> Floats:
 
     Args:
         rows, width (int): the shape.
-        dtype: float32 (default) or float64.
+        dtype: float32 (default), float64, float16 or bfloat16 (of ml_dtypes).
 
     Returns:
-        float[rows, width]: not initialised; a view with padding between rows where width asks for it.
+        dtype[rows, width]: not initialised; a view with padding between rows where width asks for it.
     """
     rows, width = _check.integer("rows", rows, 0), _check.integer("width", width, 0)
     dtype = np.dtype(np.float32 if dtype is None else dtype)
-    if dtype not in FLOATS:
-        raise TypeError(f"dtype must be float32 or float64, not {dtype}")
+    _check.table(np.empty((0, 0), dtype))
     return aligned(np.empty, rows, width, dtype)
 
 
@@ -59,7 +58,7 @@ def gather(table: Floats, indices: ArrayLike, *, out: Floats | None = None) -> F
     out[i, :] = table[indices[i], :]
 
     Args:
-        table (float32 or float64[R, D]): may be a row-strided view, read-only or memory-mapped.
+        table (float32, float64, float16 or bfloat16[R, D]): may be a row-strided view, read-only or memory-mapped.
         indices (int32 or int64[...]): row numbers in [0, R), of any shape.
         out (float[..., D]): where to write; default: a new array.
 
@@ -102,7 +101,8 @@ def embedding_bag(
     A bag without lookups, or whose divisor is zero, is a row of zeros.
 
     Args:
-        table (float32 or float64[R, D]): may be a row-strided view, read-only or memory-mapped.
+        table (float32, float64, float16 or bfloat16[R, D]): may be a row-strided view, read-only or memory-mapped. One
+            of 16 bits is computed in float32, of which weights and out then are.
         indices (int32 or int64[N]): row numbers in [0, R), bag after bag.
         offsets (int32 or int64[B + 1]): where each bag starts in indices, and N.
         weights (float[N]): one factor per lookup, of the table's dtype; default: ones.
@@ -158,7 +158,8 @@ def weights_grad(
 
     sum:   out[j] = grads[b, :] . table[indices[j], :]   for j in bag b
     mean:  out[j] = grads[b, :] . (table[indices[j], :] - bag[b, :]) / sum_j weights[j]
-    sqrtn: out[j] = grads[b, :] . (table[indices[j], :] - weights[j] bag[b, :] / norm) / norm;  norm^2 = sum_j weights[j]^2
+    sqrtn: out[j] = grads[b, :] . (table[indices[j], :] - weights[j] bag[b, :] / norm) / norm
+           with norm^2 = sum_j weights[j]^2
     max:   out[j] = sum of grads[b, d] table[indices[j], d] over the d with argmax[b, d] = j - offsets[b]
 
     where bag = embedding_bag(...). Lookups of padding_idx, and bags whose divisor is zero, have gradient 0.
@@ -203,12 +204,13 @@ def scatter_add(
 
     table[indices[i], :] += scale * grads[i, :]   repeated indices add up
 
-    With offsets, grads has a row for each bag and every lookup of a bag gets its share of it, as embedding_bag's weights
-    and mode ask; the rows are not repeated in memory. A row's gradients are summed in the order of the lookups, in
-    chunks of 1,024: the same bits for any number of threads.
+    With offsets, grads has a row for each bag and every lookup of a bag gets its share of it, as embedding_bag's
+    weights and mode ask; the rows are not repeated in memory. A row's gradients are summed in the order of the
+    lookups, in chunks of 1,024: the same bits for any number of threads.
 
     Args:
-        table (float32 or float64[R, D]): updated in place; may be a row-strided view or memory-mapped.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place; may be a row-strided view or
+            memory-mapped. One of 16 bits is computed in float32, of which grads and weights then are, and rounded.
         indices (int32 or int64[N]): row numbers in [0, R).
         grads (float[N, D], or [B, D] with offsets): of the table's dtype; may be a row-strided view.
         scale (float): factor, rounded to the table's dtype; default 1.
@@ -243,7 +245,8 @@ def coalesce(
 
     values[u, :] = sum of grads[i, :] over indices[i] == rows[u]
 
-    A row's gradients are summed in the order of the lookups, in chunks of 1,024: the same bits for any number of threads.
+    A row's gradients are summed in the order of the lookups, in chunks of 1,024: the same bits for any number of
+    threads.
 
     Args:
         indices (int32 or int64[N]): row numbers, not negative.

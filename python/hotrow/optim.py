@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,12 +15,37 @@ from hotrow.steps import DEFAULTS, Floats, StepOptions
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "RowwiseAdagrad", "StepOptions"]
 
 
+def _at_least_0(name: str, value: Any) -> float:
+    return _check.real(name, value, 0)
+
+
+def _up_to_1(name: str, value: Any) -> float:
+    return _check.real(name, value, 0, 1)
+
+
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    beta1, beta2 = value
+    return _check.fraction(f"{name}[0]", beta1), _check.fraction(f"{name}[1]", beta2)
+
+
+def _correction(name: str, value: Any) -> str:
+    if value not in ("step", "row"):
+        raise ValueError(f"{name} must be 'step' or 'row', not {value!r}")
+    return str(value)
+
+
+def _options(name: str, value: Any) -> StepOptions:
+    if not isinstance(value, StepOptions):
+        raise TypeError(f"{name} must be hotrow.optim.StepOptions, not {type(value).__name__}")
+    return value
+
+
 class Optimizer:
     """What all optimizers share.
 
     Attributes:
         table (float[R, D]): updated in place by every step; never copied.
-        lr (float): learning rate; may be changed between steps, as may every other hyperparameter.
+        lr (float): learning rate; may be set between steps, as every other hyperparameter, and is checked when it is.
         options (StepOptions): decay, clipping and the like.
         state (dict of arrays): what the optimizer keeps for each row; updated in place.
         steps (int): how many steps were taken.
@@ -27,13 +53,15 @@ class Optimizer:
 
     _op: ClassVar[str]
     _state: ClassVar[tuple[str, ...]] = ()  # in the order that backends take it
-    _hyperparameters: ClassVar[tuple[str, ...]] = ("lr", "options")
+    _hyperparameters: ClassVar[dict[str, Callable[[str, Any], Any]]]  # and what checks them, whenever they are set
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = self._hyperparameters.get(name)
+        super().__setattr__(name, value if check is None else check(name, value))
 
     def __init__(self, table: Floats, lr: float, options: StepOptions) -> None:
         self._table = _check.table(table)
-        self.lr = _check.real("lr", lr, 0)
-        if not isinstance(options, StepOptions):
-            raise TypeError(f"options must be hotrow.optim.StepOptions, not {type(options).__name__}")
+        self.lr = lr
         self.options = options
         self.steps = 0
         self._arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(self._state)
@@ -75,14 +103,15 @@ class Optimizer:
         )
         written = (*self._arrays.values(), lookups[0][5])
         steps.run(self._op, lookups, written, self.options, self.steps, *self._scalars())
-        self.steps += 1
+        self.__dict__["steps"] += 1  # not a hyperparameter, and __setattr__ takes a quarter of a microsecond
 
     def _scalars(self) -> tuple[Any, ...]:
-        """The hyperparameters as backends take them, checked again: they may have been changed."""
+        """The hyperparameters as backends take them."""
         raise NotImplementedError
 
     def _new_state(self, name: str) -> None:
-        self._arrays[name] = aligned(np.zeros, *self._table.shape, _check.real_dtype(self._table.dtype))
+        table = self._table
+        self._arrays[name] = aligned(np.zeros, len(table), table.shape[1], _check.real_dtype(table.dtype))
 
     def _new_row_state(self, name: str, dtype: Any) -> None:
         self._arrays[name] = np.zeros(len(self._table), dtype)
@@ -131,7 +160,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent on the rows that were looked up; see hotrow.steps.sgd_step.
 
     Args:
-        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place by every step; never copied.
         lr (float): learning rate, at least 0.
         momentum (float): at least 0; default 0, without state. Rows without a lookup keep their momentum.
         nesterov (bool): Nesterov's momentum; default False.
@@ -146,7 +175,12 @@ class SGD(Optimizer):
 
     _op = "sgd_step"
     _state = ("momentum_buffer",)
-    _hyperparameters = ("lr", "momentum", "nesterov", "options")
+    _hyperparameters: ClassVar = {
+        "lr": _at_least_0,
+        "momentum": _at_least_0,
+        "nesterov": _check.boolean,
+        "options": _options,
+    }
 
     def __init__(
         self,
@@ -158,25 +192,24 @@ class SGD(Optimizer):
         options: StepOptions = DEFAULTS,
     ) -> None:
         super().__init__(table, lr, options)
-        self.momentum = _check.real("momentum", momentum, 0)
-        self.nesterov = _check.boolean("nesterov", nesterov)
+        self.momentum = momentum
+        self.nesterov = nesterov
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum")
         if self.momentum:
             self._new_state("momentum_buffer")
 
     def _scalars(self) -> tuple[Any, ...]:
-        momentum = _check.real("momentum", self.momentum, 0)
-        if momentum and self._arrays["momentum_buffer"] is None:
+        if self.momentum and self._arrays["momentum_buffer"] is None:
             raise ValueError("an SGD that began without momentum has no buffer for it")
-        return _check.real("lr", self.lr, 0), momentum, _check.boolean("nesterov", self.nesterov)
+        return self.lr, self.momentum, self.nesterov
 
 
 class Adagrad(Optimizer):
     """Adagrad on the rows that were looked up; see hotrow.steps.adagrad_step.
 
     Args:
-        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place by every step; never copied.
         lr (float): learning rate, at least 0; default 0.01.
         lr_decay (float): step t uses lr / (1 + (t - 1) * lr_decay); default 0.
         initial_accumulator_value (float): of the sum of squares, at least 0; default 0.
@@ -192,7 +225,13 @@ class Adagrad(Optimizer):
 
     _op = "adagrad_step"
     _state = ("state_sum",)
-    _hyperparameters = ("lr", "lr_decay", "initial_accumulator_value", "eps", "options")
+    _hyperparameters: ClassVar = {
+        "lr": _at_least_0,
+        "lr_decay": _at_least_0,
+        "initial_accumulator_value": _at_least_0,
+        "eps": _at_least_0,
+        "options": _options,
+    }
 
     def __init__(
         self,
@@ -205,23 +244,22 @@ class Adagrad(Optimizer):
         options: StepOptions = DEFAULTS,
     ) -> None:
         super().__init__(table, lr, options)
-        self.lr_decay = _check.real("lr_decay", lr_decay, 0)
-        self.initial_accumulator_value = _check.real("initial_accumulator_value", initial_accumulator_value, 0)
-        self.eps = _check.real("eps", eps, 0)
+        self.lr_decay = lr_decay
+        self.initial_accumulator_value = initial_accumulator_value
+        self.eps = eps
         self._new_state("state_sum")
         if self.initial_accumulator_value:
             self.state["state_sum"].fill(self.initial_accumulator_value)
 
     def _scalars(self) -> tuple[Any, ...]:
-        decay = 1 + self.steps * _check.real("lr_decay", self.lr_decay, 0)
-        return _check.real("lr", self.lr, 0) / decay, _check.real("eps", self.eps, 0)
+        return self.lr / (1 + self.steps * self.lr_decay), self.eps
 
 
 class RowwiseAdagrad(Optimizer):
     """Adagrad with one number of state a row: the mean of its squared gradient; see hotrow.steps.rowwise_adagrad_step.
 
     Args:
-        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place by every step; never copied.
         lr (float): learning rate, at least 0; default 0.01.
         eps (float): at least 0; default 1e-8.
         options (StepOptions): decay, clipping and the like; default: none.
@@ -236,22 +274,22 @@ class RowwiseAdagrad(Optimizer):
 
     _op = "rowwise_adagrad_step"
     _state = ("state_sum",)
-    _hyperparameters = ("lr", "eps", "options")
+    _hyperparameters: ClassVar = {"lr": _at_least_0, "eps": _at_least_0, "options": _options}
 
     def __init__(self, table: Floats, lr: float = 0.01, *, eps: float = 1e-8, options: StepOptions = DEFAULTS) -> None:
         super().__init__(table, lr, options)
-        self.eps = _check.real("eps", eps, 0)
+        self.eps = eps
         self._new_row_state("state_sum", _check.real_dtype(table.dtype))
 
     def _scalars(self) -> tuple[Any, ...]:
-        return _check.real("lr", self.lr, 0), _check.real("eps", self.eps, 0)
+        return self.lr, self.eps
 
 
 class RMSprop(Optimizer):
     """RMSprop on the rows that were looked up; rows without a lookup keep their average; see hotrow.steps.rmsprop_step.
 
     Args:
-        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place by every step; never copied.
         lr (float): learning rate, at least 0; default 0.01.
         alpha (float in [0, 1]): how much of the average is kept; default 0.99.
         eps (float): at least 0; default 1e-8.
@@ -266,7 +304,7 @@ class RMSprop(Optimizer):
 
     _op = "rmsprop_step"
     _state = ("square_avg",)
-    _hyperparameters = ("lr", "alpha", "eps", "options")
+    _hyperparameters: ClassVar = {"lr": _at_least_0, "alpha": _up_to_1, "eps": _at_least_0, "options": _options}
 
     def __init__(
         self,
@@ -278,20 +316,19 @@ class RMSprop(Optimizer):
         options: StepOptions = DEFAULTS,
     ) -> None:
         super().__init__(table, lr, options)
-        self.alpha = _check.real("alpha", alpha, 0, 1)
-        self.eps = _check.real("eps", eps, 0)
+        self.alpha = alpha
+        self.eps = eps
         self._new_state("square_avg")
 
     def _scalars(self) -> tuple[Any, ...]:
-        alpha, eps = _check.real("alpha", self.alpha, 0, 1), _check.real("eps", self.eps, 0)
-        return _check.real("lr", self.lr, 0), alpha, eps
+        return self.lr, self.alpha, self.eps
 
 
 class Adam(Optimizer):
     """Lazy Adam: moments change in the rows that were looked up alone; see hotrow.steps.adam_step.
 
     Args:
-        table (float32 or float64[R, D]): updated in place by every step; never copied.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place by every step; never copied.
         lr (float): learning rate, at least 0; default 0.001.
         betas (two floats in [0, 1)): how much of the averages is kept; default (0.9, 0.999).
         eps (float): at least 0; default 1e-8.
@@ -309,7 +346,14 @@ class Adam(Optimizer):
 
     _op = "adam_step"
     _state = ("exp_avg", "exp_avg_sq", "row_steps")
-    _hyperparameters = ("lr", "betas", "eps", "bias_correction", "epsilon_hat", "options")
+    _hyperparameters: ClassVar = {
+        "lr": _at_least_0,
+        "betas": _betas,
+        "eps": _at_least_0,
+        "bias_correction": _correction,
+        "epsilon_hat": _check.boolean,
+        "options": _options,
+    }
 
     def __init__(
         self,
@@ -323,24 +367,18 @@ class Adam(Optimizer):
         options: StepOptions = DEFAULTS,
     ) -> None:
         super().__init__(table, lr, options)
-        beta1, beta2 = betas
-        self.betas = (_check.fraction("betas[0]", beta1), _check.fraction("betas[1]", beta2))
-        self.eps = _check.real("eps", eps, 0)
-        if bias_correction not in ("step", "row"):
-            raise ValueError(f"bias_correction must be 'step' or 'row', not {bias_correction!r}")
+        self.betas = betas
+        self.eps = eps
         self.bias_correction = bias_correction
-        self.epsilon_hat = _check.boolean("epsilon_hat", epsilon_hat)
+        self.epsilon_hat = epsilon_hat
         self._new_state("exp_avg")
         self._new_state("exp_avg_sq")
         if bias_correction == "row":
             self._new_row_state("row_steps", np.int32)
 
     def _scalars(self) -> tuple[Any, ...]:
-        beta1, beta2 = self.betas
-        beta1, beta2 = _check.fraction("betas[0]", beta1), _check.fraction("betas[1]", beta2)
-        lr, eps = _check.real("lr", self.lr, 0), _check.real("eps", self.eps, 0)
         by_row, dtype = self._arrays["row_steps"] is not None, _check.real_dtype(self._table.dtype)
-        return steps.adam_scalars(lr, self.steps + 1, by_row, beta1, beta2, eps, self.epsilon_hat, dtype)
+        return steps.adam_scalars(self.lr, self.steps + 1, by_row, *self.betas, self.eps, self.epsilon_hat, dtype)
 
 
 class AdamW(Adam):

@@ -38,7 +38,7 @@ def _bags(
     mode: str,
     padding_idx: int | None,
 ) -> tuple[F64, F64, F64]:
-    """member[b, j]: whether lookup j counts in bag b; its weights [N]; and the factor of each bag [B] that mode asks."""
+    """member[b, j]: whether lookup j counts in bag b; its weights [N]; the factor of each bag [B] for mode."""
     i = np.asarray(indices).reshape(-1)
     starts = np.arange(i.size + 1) if offsets is None else np.asarray(offsets)
     w = np.ones(i.shape) if weights is None else np.asarray(weights, np.float64)
@@ -133,7 +133,8 @@ def _gradient(
     hot = one_hot(np.asarray(indices).reshape(-1), rows)
     counts = (member @ hot).sum(axis=0).astype(np.int64)
     if mode == "max":
-        assert offsets is not None and argmax is not None
+        assert offsets is not None
+        assert argmax is not None
         taken = _argmax(member, offsets, argmax)
         return hot.T @ (w[:, None] * np.einsum("bjd,bd->jd", taken, grads)), counts
     multi_hot = (member * w * factor[:, None]) @ hot

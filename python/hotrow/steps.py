@@ -1,8 +1,8 @@
 """Optimizer steps on the rows that were looked up: check, call. hotrow.optim keeps their state.
 
-Each takes the lookups and their gradients as hotrow.scatter_add does, sums the gradients of each row and updates the row
-and its state once, in one pass. A step costs time and scratch memory in the lookups, never in the rows of the table; a
-failed one changes nothing.
+Each takes the lookups and their gradients as hotrow.scatter_add does, sums the gradients of each row and updates the
+row and its state once, in one pass. A step costs time and scratch memory in the lookups, never in the rows of the
+table; a failed one changes nothing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class StepOptions:
             )
         ]
         decay = _check.real("weight_decay", self.weight_decay, 0)
-        _check.integer("seed", self.seed, 0, 2**64 - 1)
+        object.__setattr__(self, "seed", _check.integer("seed", self.seed, 0, 2**64 - 1))
         arguments = (
             bool(self.scale_grad_by_freq),
             *limits[:2],
@@ -83,7 +83,16 @@ class StepOptions:
 DEFAULTS = StepOptions()
 
 
-_GOLDEN = 0x9E3779B97F4A7C15  # as in csrc/runtime/random.h
+_GOLDEN = 0x9E3779B97F4A7C15
+_64 = 0xFFFFFFFFFFFFFFFF
+
+
+def _mix(z: int) -> int:
+    """As in csrc/runtime/random.h: rows add their numbers to it, which must not look like the next step's."""
+    z &= _64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _64
+    return z ^ (z >> 31)
 
 
 def run(
@@ -97,13 +106,14 @@ def run(
     """Take a step: `lookups` is what _check.lookups returned, `written` the state and the table, checked too."""
     if not isinstance(options, StepOptions):
         raise TypeError(f"options must be hotrow.optim.StepOptions, not {type(options).__name__}")
+    draw = _check.integer("draw", draw, 0)
     arrays, pooling, work = lookups
     if options.check_finite:
         for name, array in (("grads", arrays[4]), ("weights", arrays[2])):
             if array is not None:
                 _check.finite(name, array)
     if work:
-        key = (options.seed + draw * _GOLDEN) & 0xFFFFFFFFFFFFFFFF
+        key = _mix(options.seed + draw * _GOLDEN) if options.stochastic_rounding else 0
         kernel = getattr(_backend.kernels(), op)
         kernel(*arrays[:5], *written, *pooling, *options.arguments, key, *scalars, _threads.count)
 
@@ -129,10 +139,11 @@ def sgd_step(
 
     g = the row's gradient as hotrow.coalesce sums it, then as `options` say
     table -= lr * g
-    with a momentum_buffer: buffer = momentum * buffer + g; table -= lr * (g + momentum * buffer if nesterov else buffer)
+    with a momentum_buffer: buffer = momentum * buffer + g, and then
+    table -= lr * buffer, or lr * (g + momentum * buffer) if nesterov
 
     Args:
-        table (float32 or float64[R, D]): updated in place.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
         indices, grads, offsets, weights, mode, padding_idx, argmax: as hotrow.scatter_add.
         lr (float): learning rate, at least 0.
         momentum (float): at least 0; needs a momentum_buffer; default 0.
@@ -178,7 +189,7 @@ def adagrad_step(
     state_sum += g^2; table -= lr * g / (sqrt(state_sum) + eps)   with g as in sgd_step
 
     Args:
-        table (float32 or float64[R, D]): updated in place.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
         state_sum (float[R, D]): updated in place; zeros (or an initial value) before the first step.
         indices, grads, offsets, weights, mode, padding_idx, argmax: as hotrow.scatter_add.
         lr (float): learning rate, at least 0.
@@ -220,7 +231,7 @@ def rowwise_adagrad_step(
     state_sum[r] += mean over d of g[r, d]^2; table[r] -= lr * g[r] / (sqrt(state_sum[r]) + eps)   with g as in sgd_step
 
     Args:
-        table (float32 or float64[R, D]): updated in place.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
         state_sum (float[R]): contiguous; updated in place; zeros before the first step.
         indices, grads, offsets, weights, mode, padding_idx, argmax: as hotrow.scatter_add.
         lr (float): learning rate, at least 0.
@@ -264,7 +275,7 @@ def rmsprop_step(
     square_avg = alpha * square_avg + (1 - alpha) * g^2; table -= lr * g / (sqrt(square_avg) + eps)   g as in sgd_step
 
     Args:
-        table (float32 or float64[R, D]): updated in place.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
         square_avg (float[R, D]): updated in place; zeros before the first step.
         indices, grads, offsets, weights, mode, padding_idx, argmax: as hotrow.scatter_add.
         lr (float): learning rate, at least 0.
@@ -341,7 +352,7 @@ def adam_step(
     table -= lr / (1 - beta1^t) * exp_avg / (sqrt(exp_avg_sq / (1 - beta2^t)) + eps)                 without
 
     Args:
-        table (float32 or float64[R, D]): updated in place.
+        table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
         exp_avg, exp_avg_sq (float[R, D]): updated in place; zeros before the first step.
         indices, grads, offsets, weights, mode, padding_idx, argmax: as hotrow.scatter_add.
         lr (float): learning rate, at least 0.

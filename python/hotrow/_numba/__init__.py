@@ -10,8 +10,9 @@ from hotrow._numba.bounds import first_descent, first_out_of_range, may_overlap
 from hotrow._numba.embedding_bag import embedding_bag, weights_grad
 from hotrow._numba.gather import gather
 from hotrow._numba.optim import adagrad_step, adam_step, rmsprop_step, rowwise_adagrad_step, sgd_step
+from hotrow._numba.random import draw as _draw
 from hotrow._numba.scatter import coalesce, scatter_add
-from hotrow._numba.skipgram import _draw, skipgram_epoch, skipgram_step, tokens_per_block
+from hotrow._numba.skipgram import skipgram_epoch, skipgram_step, tokens_per_block
 
 __all__ = [
     "_draw", "adagrad_step", "adam_step", "coalesce", "embedding_bag", "first_descent", "first_out_of_range", "gather",

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from hotrow._numba.bounds import first_out_of_range
+from hotrow._numba.half import read_element, read_row, table_view
 from hotrow._numba.views import (
     MAX,
     MEAN,
@@ -67,6 +68,7 @@ def _embedding_bag(table, indices, offsets, weights, weighted, argmax, placed, m
     """out[b, :] = pool of weights[j] * table[indices[j], :] over j in offsets[b] .. offsets[b + 1] - 1"""
     one, zero = weights.dtype.type(1), weights.dtype.type(0)
     factors = bag_factors(indices, offsets, weights, weighted, mode, padding_idx, begin, end)
+    wide = np.empty(out[3], weights.dtype)
     for b in range(begin, end):
         target = row(out, b)
         target[:] = 0
@@ -76,7 +78,7 @@ def _embedding_bag(table, indices, offsets, weights, weighted, argmax, placed, m
         for j in range(offsets[b], offsets[b + 1]):
             if indices[j] == padding_idx:
                 continue
-            source = row(table, indices[j])
+            source = read_row(table, indices[j], wide)
             w = weights[j] if weighted else one
             if mode != MAX:
                 for d in range(target.size):
@@ -105,7 +107,7 @@ def embedding_bag(
 ) -> bool:
     if first_out_of_range(indices, len(table), threads) >= 0:
         return False
-    t, i, s, w, o = matrix(table), vector(indices), vector(offsets), vector(weights, table.dtype), matrix(out, True)
+    t, i, s, w, o = table_view(table), vector(indices), vector(offsets), vector(weights, out.dtype), matrix(out, True)
     a = matrix(np.empty((0, 0), np.int32) if argmax is None else argmax, True)
     parts = useful_threads(i.size * table.shape[1] * table.itemsize, threads)
     parallel(
@@ -130,6 +132,7 @@ def _weights_grad(table, indices, offsets, weights, weighted, argmax, grads, mod
     """
     one, zero = weights.dtype.type(1), weights.dtype.type(0)
     factors = bag_factors(indices, offsets, weights, weighted, mode, padding_idx, begin, end)
+    wide = np.empty(grads[3], weights.dtype)
     for b in range(begin, end):
         first, last = offsets[b], offsets[b + 1]
         grad = row(grads, b)
@@ -139,11 +142,11 @@ def _weights_grad(table, indices, offsets, weights, weighted, argmax, grads, mod
             for d in range(grad.size):
                 j = first + place[d]
                 if first <= j < last and indices[j] != padding_idx:
-                    out[j] += grad[d] * row(table, indices[j])[d]
+                    out[j] += grad[d] * read_element(table, indices[j], d)
             continue
         pooled = zero
         for j in range(first, last):
-            out[j] = dot(grad, row(table, indices[j])) if indices[j] != padding_idx else zero
+            out[j] = dot(grad, read_row(table, indices[j], wide)) if indices[j] != padding_idx else zero
             pooled += out[j] * (weights[j] if weighted else one)
         if mode not in (MEAN, SQRTN):
             continue
@@ -170,7 +173,7 @@ def weights_grad(
     padding_idx: int,
     threads: int,
 ) -> None:
-    t, i, s, w, g = matrix(table), vector(indices), vector(offsets), vector(weights, table.dtype), matrix(grads)
+    t, i, s, w, g = table_view(table), vector(indices), vector(offsets), vector(weights, grads.dtype), matrix(grads)
     a = matrix(np.empty((0, 0), np.int32) if argmax is None else argmax)
     parts = useful_threads(i.size * table.shape[1] * table.itemsize, threads)
     parallel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hotrow._numba.half import bits
 from hotrow._numba.views import Array, jit, matrix, parallel, pieces, row, useful_threads, vector
 
 
@@ -15,6 +16,6 @@ def _gather(table, indices, begin, end, out):
 
 
 def gather(table: Array, indices: Array, out: Array, threads: int) -> None:
-    t, i, o = matrix(table), vector(indices), matrix(out, True)
+    t, i, o = matrix(bits(table)), vector(indices), matrix(bits(out), True)
     parts = useful_threads(2 * out.nbytes, threads)
     parallel(_gather, [(t, i, *piece, o) for piece in pieces(i.size, parts)])

@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hotrow._numba.scatter import block_of_rows, by_row, sum_rows
+from hotrow._numba.half import round_rows, row_to_update, table_view, widen_rows
+from hotrow._numba.scatter import blocks_of_rows, by_row, sum_rows
 from hotrow._numba.views import jit, matrix, parallel, prefetch_row, row, scalar, vector
 from hotrow._ops import OPS
 
-_OPTIONS = 8  # by_freq, clip_norm, clip_value, weight_decay, decoupled, max_norm, stochastic, key: see hotrow.steps.StepOptions
+# by_freq, clip_norm, clip_value, weight_decay, decoupled, max_norm, stochastic, key: see hotrow.steps.StepOptions
+_OPTIONS = 8
 
 
 class Options(NamedTuple):
-    """What is done to gradients and rows, rounded to the dtype of the table."""
+    """What is done to gradients and rows; numbers are of the dtype that is computed with."""
 
     clip: Any  # a factor, 1 unless the norm of all gradients together is above clip_norm
     clip_value: Any
@@ -24,6 +26,8 @@ class Options(NamedTuple):
     decay: Any
     keep: Any  # row *= keep
     max_norm: Any
+    stochastic: bool
+    key: Any  # of the draws that round the update; the next one for max_norm
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -49,16 +53,16 @@ def _squares(x, lanes):
 
 
 @jit
-def _lanes(view):
+def _lanes(lookups):
     """What _squares needs: 64 bytes of lanes."""
-    flat = view[0]
+    flat = lookups.partials[0]
     return np.empty(64 // flat.itemsize, flat.dtype)
 
 
 @jit
 def _squares_of_rows(lookups, begin, end, squares):
     """squares[u] = sum over d of the gradient of rows[u] squared"""
-    (step, block), lanes = block_of_rows(lookups.partials), _lanes(lookups.partials)
+    (step, block, _), lanes = blocks_of_rows(lookups), _lanes(lookups)
     for first in range(begin, end, step):
         last = min(first + step, end)
         sum_rows(lookups, first, last, first, block)
@@ -75,17 +79,18 @@ def _norm(squares):
 
 
 @jit
-def _begin(lookups, options, begin, end, table, block):
+def _begin(lookups, options, begin, end, table, block, wide):
     """Gradients of rows begin .. end - 1: summed, clipped and with L2 decay; a decoupled decay of the rows."""
     rows = lookups.rows
     for u in range(begin, end):
         prefetch_row(table, rows[u])
     sum_rows(lookups, begin, end, begin, block)
-    clip, c, decays, decay, keep, _ = options
+    widen_rows(table, rows, begin, end, wide)
+    clip, c, decays, decay, keep = options[:5]
     if clip == 1 and c == math.inf and not decays and keep == 1:
         return
     for u in range(begin, end):
-        g, w = row(block, u - begin), row(table, rows[u])
+        g, w = row(block, u - begin), row_to_update(table, rows[u], wide, u - begin)
         if clip != 1:
             for d in range(g.size):
                 g[d] *= clip
@@ -102,18 +107,21 @@ def _begin(lookups, options, begin, end, table, block):
 
 
 @jit
-def _end(lookups, options, begin, end, table, lanes):
-    """Scale rows begin .. end - 1 down to max_norm if their norm is larger."""
-    rows, max_norm = lookups.rows, options.max_norm
+def _end(lookups, options, begin, end, table, wide, lanes):
+    """Rows begin .. end - 1 are stored, and scaled down to max_norm if their norm is larger."""
+    rows, max_norm, stochastic, key = lookups.rows, options.max_norm, options.stochastic, options.key
+    round_rows(table, rows, begin, end, wide, stochastic, key)
     if max_norm == math.inf:
         return
+    widen_rows(table, rows, begin, end, wide)
     for u in range(begin, end):
-        w = row(table, rows[u])
+        w = row_to_update(table, rows[u], wide, u - begin)
         norm = math.sqrt(_squares(w, lanes))
         if norm > max_norm:
             factor = max_norm / (norm + lanes.dtype.type(1e-7))
             for d in range(w.size):
                 w[d] *= factor
+    round_rows(table, rows, begin, end, wide, stochastic, key + np.uint64(1))  # does nothing to the other rows
 
 
 class _Step:
@@ -122,14 +130,15 @@ class _Step:
     def __init__(self, op: str, arguments: tuple[Any, ...]) -> None:
         arrays, rest = arguments[: len(OPS[op])], arguments[len(OPS[op]) :]
         (mode, padding_idx), options = rest[:2], rest[2 : 2 + _OPTIONS]
-        by_freq, clip_norm, clip_value, weight_decay, decoupled, max_norm, _, _ = options
+        by_freq, clip_norm, clip_value, weight_decay, decoupled, max_norm, stochastic, key = options
         *hyperparameters, threads = rest[2 + _OPTIONS :]
-        self.states, self.table, self.hyperparameters = arrays[5:-1], arrays[-1], hyperparameters
+        self.grads, self.states, self.table, self.hyperparameters = arrays[4], arrays[5:-1], arrays[-1], hyperparameters
         self._lookups, self._ranges = by_row(*(*arrays[:5], mode, padding_idx, by_freq, threads))
         keep = 1 - hyperparameters[0] * weight_decay if decoupled else 1.0  # lr comes first everywhere
         self._options = Options(
             self.scalar(self._clip(clip_norm)), self.scalar(clip_value),
             weight_decay != 0 and not decoupled, self.scalar(weight_decay), self.scalar(keep), self.scalar(max_norm),
+            stochastic, np.uint64(key),
         )  # fmt: skip
 
     def _clip(self, clip_norm: float) -> float:
@@ -141,10 +150,10 @@ class _Step:
         return min(1.0, clip_norm / norm) if norm > clip_norm else 1.0
 
     def scalar(self, x: float) -> Any:
-        return scalar(x, self.table)
+        return scalar(x, self.grads)
 
     def run(self, kernel: Callable[..., Any], scalars: tuple[Any, ...], *states: Any) -> None:
-        t = matrix(self.table, True)
+        t = table_view(self.table, True)
         parallel(kernel, [(self._lookups, self._options, scalars, *piece, *states, t) for piece in self._ranges])
 
 
@@ -155,12 +164,12 @@ class _Step:
 def _sgd_step(lookups, options, scalars, begin, end, momentum_buffer, table):
     """w -= lr * g; with momentum b = b * momentum + g; w -= lr * (g + b * momentum if nesterov else b)"""
     lr, momentum, nesterov, buffered = scalars
-    rows, (step, block), lanes = lookups.rows, block_of_rows(table), _lanes(table)
+    rows, (step, block, wide), lanes = lookups.rows, blocks_of_rows(lookups), _lanes(lookups)
     for first in range(begin, end, step):
         last = min(first + step, end)
-        _begin(lookups, options, first, last, table, block)
+        _begin(lookups, options, first, last, table, block, wide)
         for u in range(first, last):
-            g, w = row(block, u - first), row(table, rows[u])
+            g, w = row(block, u - first), row_to_update(table, rows[u], wide, u - first)
             if buffered:
                 b = row(momentum_buffer, rows[u])
                 for d in range(g.size):
@@ -168,13 +177,13 @@ def _sgd_step(lookups, options, scalars, begin, end, momentum_buffer, table):
                     g[d] = g[d] + b[d] * momentum if nesterov else b[d]
             for d in range(g.size):
                 w[d] -= g[d] * lr
-        _end(lookups, options, first, last, table, lanes)
+        _end(lookups, options, first, last, table, wide, lanes)
 
 
 def sgd_step(*arguments: Any) -> None:
     step = _Step("sgd_step", arguments)
     (buffer,), (lr, momentum, nesterov) = step.states, step.hyperparameters
-    b = matrix(step.table[:0] if buffer is None else buffer, True)
+    b = matrix(np.empty((0, 0), step.grads.dtype) if buffer is None else buffer, True)
     step.run(_sgd_step, (step.scalar(lr), step.scalar(momentum), bool(nesterov), buffer is not None), b)
 
 
@@ -185,16 +194,16 @@ def sgd_step(*arguments: Any) -> None:
 def _adagrad_step(lookups, options, scalars, begin, end, state_sum, table):
     """s += g^2; w -= g * lr / (sqrt(s) + eps)"""
     lr, eps = scalars
-    rows, (step, block), lanes = lookups.rows, block_of_rows(table), _lanes(table)
+    rows, (step, block, wide), lanes = lookups.rows, blocks_of_rows(lookups), _lanes(lookups)
     for first in range(begin, end, step):
         last = min(first + step, end)
-        _begin(lookups, options, first, last, table, block)
+        _begin(lookups, options, first, last, table, block, wide)
         for u in range(first, last):
-            g, w, s = row(block, u - first), row(table, rows[u]), row(state_sum, rows[u])
+            g, w, s = row(block, u - first), row_to_update(table, rows[u], wide, u - first), row(state_sum, rows[u])
             for d in range(g.size):
                 s[d] += g[d] * g[d]
                 w[d] -= (g[d] * lr) / (math.sqrt(s[d]) + eps)
-        _end(lookups, options, first, last, table, lanes)
+        _end(lookups, options, first, last, table, wide, lanes)
 
 
 def adagrad_step(*arguments: Any) -> None:
@@ -209,18 +218,18 @@ def adagrad_step(*arguments: Any) -> None:
 def _rowwise_adagrad_step(lookups, options, scalars, begin, end, state_sum, table):
     """s[r] += sum over d of g^2 / D; w -= g * (lr / (sqrt(s[r]) + eps))"""
     lr, eps, width = scalars
-    rows, (step, block), lanes = lookups.rows, block_of_rows(table), _lanes(table)
+    rows, (step, block, wide), lanes = lookups.rows, blocks_of_rows(lookups), _lanes(lookups)
     for first in range(begin, end, step):
         last = min(first + step, end)
-        _begin(lookups, options, first, last, table, block)
+        _begin(lookups, options, first, last, table, block, wide)
         for u in range(first, last):
             r = rows[u]
-            g, w = row(block, u - first), row(table, r)
+            g, w = row(block, u - first), row_to_update(table, r, wide, u - first)
             state_sum[r] += _squares(g, lanes) / width
             rate = lr / (math.sqrt(state_sum[r]) + eps)
             for d in range(g.size):
                 w[d] -= g[d] * rate
-        _end(lookups, options, first, last, table, lanes)
+        _end(lookups, options, first, last, table, wide, lanes)
 
 
 def rowwise_adagrad_step(*arguments: Any) -> None:
@@ -236,16 +245,16 @@ def rowwise_adagrad_step(*arguments: Any) -> None:
 def _rmsprop_step(lookups, options, scalars, begin, end, square_avg, table):
     """v = v * alpha + g^2 * (1 - alpha); w -= g * lr / (sqrt(v) + eps)"""
     lr, alpha, rest, eps = scalars
-    rows, (step, block), lanes = lookups.rows, block_of_rows(table), _lanes(table)
+    rows, (step, block, wide), lanes = lookups.rows, blocks_of_rows(lookups), _lanes(lookups)
     for first in range(begin, end, step):
         last = min(first + step, end)
-        _begin(lookups, options, first, last, table, block)
+        _begin(lookups, options, first, last, table, block, wide)
         for u in range(first, last):
-            g, w, v = row(block, u - first), row(table, rows[u]), row(square_avg, rows[u])
+            g, w, v = row(block, u - first), row_to_update(table, rows[u], wide, u - first), row(square_avg, rows[u])
             for d in range(g.size):
                 v[d] = v[d] * alpha + (g[d] * g[d]) * rest
                 w[d] -= (g[d] * lr) / (math.sqrt(v[d]) + eps)
-        _end(lookups, options, first, last, table, lanes)
+        _end(lookups, options, first, last, table, wide, lanes)
 
 
 def rmsprop_step(*arguments: Any) -> None:
@@ -265,13 +274,14 @@ def _adam_step(lookups, options, scalars, begin, end, exp_avg, exp_avg_sq, row_s
     """
     beta1, rest1, beta2, rest2, rate, eps, corrections = scalars
     row_rate, row_eps = rate, eps
-    rows, (step, block), lanes = lookups.rows, block_of_rows(table), _lanes(table)
+    rows, (step, block, wide), lanes = lookups.rows, blocks_of_rows(lookups), _lanes(lookups)
     for first in range(begin, end, step):
         last = min(first + step, end)
-        _begin(lookups, options, first, last, table, block)
+        _begin(lookups, options, first, last, table, block, wide)
         for u in range(first, last):
             r = rows[u]
-            g, w, m, v = row(block, u - first), row(table, r), row(exp_avg, r), row(exp_avg_sq, r)
+            g, w = row(block, u - first), row_to_update(table, r, wide, u - first)
+            m, v = row(exp_avg, r), row(exp_avg_sq, r)
             if len(corrections):
                 if row_steps[r] < 2147483647:
                     row_steps[r] += 1
@@ -281,7 +291,7 @@ def _adam_step(lookups, options, scalars, begin, end, exp_avg, exp_avg_sq, row_s
                 m[d] = m[d] * beta1 + g[d] * rest1
                 v[d] = v[d] * beta2 + (g[d] * g[d]) * rest2
                 w[d] -= (m[d] * row_rate) / (math.sqrt(v[d]) + row_eps)
-        _end(lookups, options, first, last, table, lanes)
+        _end(lookups, options, first, last, table, wide, lanes)
 
 
 def adam_step(*arguments: Any) -> None:
@@ -290,6 +300,6 @@ def adam_step(*arguments: Any) -> None:
     scalars = tuple(map(step.scalar, (beta1, 1 - beta1, beta2, 1 - beta2, rate, eps)))
     exp_avg, exp_avg_sq, row_steps = step.states
     if corrections is None:
-        row_steps, corrections = np.empty(0, np.int32), np.empty((0, 2), step.table.dtype)
+        row_steps, corrections = np.empty(0, np.int32), np.empty((0, 2), step.grads.dtype)
     moments = matrix(exp_avg, True), matrix(exp_avg_sq, True)
     step.run(_adam_step, (*scalars, vector(corrections)), *moments, row_steps)

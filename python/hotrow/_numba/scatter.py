@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hotrow._numba.embedding_bag import bag_factors
+from hotrow._numba.half import round_rows, row_to_update, table_view, widen_rows
 from hotrow._numba.views import (
     MAX,
     MEAN,
@@ -203,11 +204,15 @@ def sum_rows(lookups, begin, end, first, values):
 
 
 @jit
-def block_of_rows(view):
-    """How many rows to do at a time, and a matrix to sum their gradients in: they stay in L1, and calls are few."""
-    flat, _, _, cols = view
+def blocks_of_rows(lookups):
+    """How many rows to do at a time, a matrix to sum their gradients in and one for widen_rows.
+
+    They stay in L1, and calls are few.
+    """
+    flat, _, _, cols = lookups.partials
     step = max(1, min(_BLOCK, 4096 // cols))
-    return step, (np.empty(step * cols, flat.dtype), 0, cols, cols)
+    sums, wide = np.empty(step * cols, flat.dtype), np.empty(step * cols, flat.dtype)
+    return step, (sums, 0, cols, cols), (wide, 0, cols, cols)
 
 
 def _sum_chunks(lookups: Lookups, starts: Array, parts: int) -> None:
@@ -256,16 +261,18 @@ def by_row(
 @jit
 def _scatter_add(lookups, scale, begin, end, table):
     """table[rows[u], :] += sum of the terms of rows[u] * scale"""
-    rows, (step, sums) = lookups.rows, block_of_rows(table)
+    rows, (step, sums, wide) = lookups.rows, blocks_of_rows(lookups)
     for first in range(begin, end, step):
         last = min(first + step, end)
         for u in range(first, last):
             prefetch_row(table, rows[u])
         sum_rows(lookups, first, last, first, sums)
+        widen_rows(table, rows, first, last, wide)
         for u in range(first, last):
-            total, target = row(sums, u - first), row(table, rows[u])
+            total, target = row(sums, u - first), row_to_update(table, rows[u], wide, u - first)
             for d in range(total.size):
                 target[d] += total[d] * scale
+        round_rows(table, rows, first, last, wide, False, np.uint64(0))
 
 
 def scatter_add(
@@ -281,8 +288,8 @@ def scatter_add(
     threads: int,
 ) -> None:
     lookups, ranges = by_row(indices, offsets, weights, argmax, grads, mode, padding_idx, False, threads)
-    t = matrix(table, True)
-    parallel(_scatter_add, [(lookups, scalar(scale, table), *piece, t) for piece in ranges])
+    t = table_view(table, True)
+    parallel(_scatter_add, [(lookups, scalar(scale, grads), *piece, t) for piece in ranges])
 
 
 # --- coalesce ---------------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from hotrow._numba.random import draw
 from hotrow._numba.views import (
     Array,
     dot,
-    inline,
     jit,
     matrix,
     parallel,
@@ -92,26 +92,13 @@ def skipgram_step(
 # --- skipgram_epoch ---------------------------------------------------------------------------------------------------
 
 _KEEP, _WINDOW, _NEGATIVE = np.uint64(1), np.uint64(2), np.uint64(3)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 
 
-@inline
-def _mix(z):
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@jit
-def _draw(seed, stream, index):
-    return _mix(_mix(seed + stream * _GOLDEN) + (np.uint64(index) + np.uint64(1)) * _GOLDEN)
-
-
 @jit
 def _kept(tokens, keep, seed, p):
-    return (_draw(seed, _KEEP, p) & _LOW) <= keep[tokens[p]]
+    return (draw(seed, _KEEP, p) & _LOW) <= keep[tokens[p]]
 
 
 @jit
@@ -143,7 +130,7 @@ def _skipgram_epoch(job, begin, end, in_table, out_table):
         for t in range(left, centers_end):
             reach = window
             if shrink:
-                reach = 1 + np.int64(((_draw(seed, _WINDOW, place[t]) >> _32) * np.uint64(window)) >> _32)
+                reach = 1 + np.int64(((draw(seed, _WINDOW, place[t]) >> _32) * np.uint64(window)) >> _32)
             m = 0
             for c in range(max(0, t - reach), min(count, t + reach + 1)):
                 if c != t:
@@ -153,7 +140,7 @@ def _skipgram_epoch(job, begin, end, in_table, out_table):
                 continue
             outputs[0], n = word[t], 1
             for k in range(negative):
-                x = _draw(seed, _NEGATIVE, place[t] * negative + k)
+                x = draw(seed, _NEGATIVE, place[t] * negative + k)
                 bucket = ((x >> _32) * np.uint64(keep.size)) >> _32
                 drawn = np.int64(bucket) if (x & _LOW) <= accept[bucket] else np.int64(other[bucket])
                 if drawn != word[t]:

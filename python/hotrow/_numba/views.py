@@ -38,7 +38,7 @@ jit_dot = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contra
 
 @inline
 def row(view, r):
-    flat, first, stride, cols = view
+    flat, first, stride, cols = view[:4]
     start = first + r * stride
     return flat[start : start + cols]
 
@@ -64,7 +64,7 @@ _prefetch: Any = intrinsic(_prefetch_element)
 @inline
 def prefetch_row(view, r):
     """Bring the row into the cache, or the first KB of it, after which the processor has seen the pattern."""
-    flat, first, stride, cols = view
+    flat, first, stride, cols = view[:4]
     start = first + r * stride
     for d in range(0, min(cols, 1024 // flat.itemsize), 64 // flat.itemsize):
         _prefetch(flat, start + d)
