@@ -1,10 +1,9 @@
 // hotrow._native: each operator takes checked arrays, then how many threads it may use. The GIL is released at work.
 #include <pybind11/stl.h>
 
-#include <atomic>
 #include <optional>
 
-#include "bindings/arrays.h"
+#include "bindings/plain.h"
 #include "ops/embedding_bag.h"
 #include "ops/gather.h"
 #include "ops/optim.h"
@@ -226,20 +225,9 @@ py::tuple skipgram_epoch(const py::array& tokens, const py::array& offsets, cons
 
 // The position of the first index outside [0, rows) in C order, or -1.
 int64_t first_out_of_range(const py::array& indices, uint64_t rows, int threads) {
+    if (all_in_range(indices, rows, threads)) return -1;
     return with_index(indices, [&](auto i) {
-        using I = typename decltype(i)::type;
-        const I* index = static_cast<const I*>(indices.data());
-        const int64_t n = indices.size();
-        // 32,768 indices take a thread 2 us, about what waking another costs: they count for a quarter of their bytes.
-        const int64_t bytes = n * int64_t(sizeof(I)) / 4;
-        std::optional<py::gil_scoped_release> nogil;
-        if (useful_threads(bytes, threads) > 1) nogil.emplace();
-        const auto all_below = kernels().get<float, I>().all_below;
-        std::atomic<bool> good{true};
-        parallel_ranges(n, bytes, threads, [&](Range range) {
-            if (!all_below(index, range, rows)) good = false;
-        });
-        if (good) return int64_t(-1);
+        const auto* const index = static_cast<const typename decltype(i)::type*>(indices.data());
         int64_t k = 0;
         while (uint64_t(int64_t(index[k])) < rows) ++k;
         return k;
@@ -258,24 +246,14 @@ int64_t first_descent(const py::array& offsets) {
     return -1;
 }
 
-// Whether, between first and last byte, an array that is written (a bit of `written`) meets one that is only read, or
-// another that is written.
+// Whether, between first and last byte, an array that is written (a bit of `written`) meets any other.
 bool may_overlap(const py::list& arrays, uint64_t written) {
-    std::vector<std::pair<const char*, const char*>> bounds(arrays.size());
-    for (size_t k = 0; k < bounds.size(); ++k) {
-        if (arrays[k].is_none()) continue;
-        const auto x = py::reinterpret_borrow<py::array>(arrays[k]);
-        if (x.size() == 0) continue;
-        const char *low = static_cast<const char*>(x.data()), *high = low + x.itemsize();
-        for (py::ssize_t axis = 0; axis < x.ndim(); ++axis) {
-            const int64_t reach = (x.shape(axis) - 1) * x.strides(axis);
-            (reach < 0 ? low : high) += reach;
-        }
-        bounds[k] = {low, high};
-    }
-    for (size_t i = 0; i < bounds.size(); ++i)
-        for (size_t j = 0; j < bounds.size() && (written >> i & 1); ++j)
-            if (i != j && bounds[i].first < bounds[j].second && bounds[j].first < bounds[i].second) return true;
+    std::vector<Span> spans(arrays.size());
+    for (size_t k = 0; k < spans.size(); ++k)
+        if (!arrays[k].is_none()) spans[k] = span(py::reinterpret_borrow<py::array>(arrays[k]));
+    for (size_t i = 0; i < spans.size(); ++i)
+        for (size_t j = 0; j < spans.size() && (written >> i & 1); ++j)
+            if (i != j && spans[i].meets(spans[j])) return true;
     return false;
 }
 
@@ -293,6 +271,10 @@ PYBIND11_MODULE(_native, m) {
 #undef HOTROW_OP
     m.attr("OPS") = py::tuple(py::cast(names));
 
+    py::class_<Plain>(m, "Plain")
+        .def(py::init<const std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
+                                                   std::optional<std::string>, bool>>&>())
+        .def("check", &Plain::check);
     m.def("first_out_of_range", &first_out_of_range);
     m.def("first_descent", &first_descent);
     m.def("may_overlap", &may_overlap);

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any, NoReturn
 
 import numpy as np
@@ -71,6 +72,7 @@ class _Spec:
 
 
 _SPECS = {op: tuple(_Spec(arg) for arg in args) for op, args in OPS.items()}
+_PLAIN: dict[str, Any] = {}  # what the native backend makes of a table entry
 _BOUNDED = {op: tuple((i, arg.name, arg.bound) for i, arg in enumerate(args) if arg.bound) for op, args in OPS.items()}
 _WRITTEN = {op: sum(1 << i for i, arg in enumerate(args) if arg.role != "in") for op, args in OPS.items()}
 
@@ -82,6 +84,11 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
     axis are made contiguous and lists become arrays; tables, gradients and outputs are never copied. An output that is
     None is allocated.
     """
+    kernels = _backend.kernels()
+    if hasattr(kernels, "Plain"):
+        found = (_PLAIN.get(op) or _plain(op)).check(values, bounds, _threads.count)
+        if found is not None:
+            return _with_outputs(op, values, found), found
     dims: Dims = {}
     kinds: dict[str, np.dtype[Any]] = {}
     checked: list[Any] = []
@@ -122,9 +129,23 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
         checked.append(a)
     if bounds:
         check_bounds(op, checked, dims)
-    if _backend.kernels().may_overlap(checked, _WRITTEN[op]):
+    if kernels.may_overlap(checked, _WRITTEN[op]):
         _check_overlap(op, checked)
     return checked, dims
+
+
+def _plain(op: str) -> Any:
+    _PLAIN[op] = _backend.kernels().Plain([astuple(arg)[1:] for arg in OPS[op]])
+    return _PLAIN[op]
+
+
+def _with_outputs(op: str, values: tuple[Any, ...], dims: Dims) -> list[Any]:
+    checked = list(values)
+    spec = _SPECS[op][-1]
+    if checked[-1] is None and not spec.optional:  # an output comes last, the table first
+        dtype = checked[0].dtype
+        checked[-1] = _allocate(spec, dims, {"E": dtype, "F": dtype})
+    return checked
 
 
 def lookups(op: str, *values: Any, mode: str, padding_idx: int | None) -> tuple[list[Any], tuple[int, int], bool]:

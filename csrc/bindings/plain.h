@@ -1,0 +1,175 @@
+// The checks of hotrow._check on arguments that are just as backends take them, in one call. Whatever else an argument
+// is, wrong or merely unusual, is left to hotrow._check: it makes what can be made of it, or says what is wrong.
+#pragma once
+#include <atomic>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "runtime/cpu.h"
+#include "runtime/parallel.h"
+
+namespace hotrow {
+
+// Whether all indices lie in [0, rows).
+inline bool all_in_range(const py::array& indices, uint64_t rows, int threads) {
+    return with_index(indices, [&](auto i) {
+        using I = typename decltype(i)::type;
+        const I* const index = static_cast<const I*>(indices.data());
+        const int64_t n = indices.size();
+        // 32,768 indices take a thread 2 us, about what waking another costs: they count for a quarter of their bytes.
+        const int64_t bytes = n * int64_t(sizeof(I)) / 4;
+        std::optional<py::gil_scoped_release> nogil;
+        if (useful_threads(bytes, threads) > 1) nogil.emplace();
+        const auto all_below = kernels().get<float, I>().all_below;
+        std::atomic<bool> good{true};
+        parallel_ranges(n, bytes, threads, [&](Range range) {
+            if (!all_below(index, range, rows)) good = false;
+        });
+        return good.load();
+    });
+}
+
+// Memory between the first and the last byte of an array.
+struct Span {
+    const char *low = nullptr, *high = nullptr;
+    bool meets(const Span& other) const { return low < other.high && other.low < high; }
+};
+inline Span span(const py::array& a) {
+    if (a.size() == 0) return {};
+    const char *low = static_cast<const char*>(a.data()), *high = low + a.itemsize();
+    for (py::ssize_t axis = 0; axis < a.ndim(); ++axis) {
+        const int64_t reach = (a.shape(axis) - 1) * a.strides(axis);
+        (reach < 0 ? low : high) += reach;
+    }
+    return {low, high};
+}
+
+// The argument table of one operator, see hotrow._ops.
+class Plain {
+public:
+    // arguments: (dtype letter or name, shape, role, bound or None, whether None will do)
+    explicit Plain(const std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
+                                                std::optional<std::string>, bool>>& arguments) {
+        for (const auto& [dtype, shape, role, bound, optional] : arguments) {
+            Argument a{dtype == "E" ? 'F' : dtype.size() == 1 ? dtype[0] : 0, nullptr, {}, role != "in",
+                       optional || role == "out", !bound ? -1 : *bound == "int64" ? kLetters : letter(*bound)};
+            if (a.kind == 0) a.dtype = py::dtype(dtype).release().ptr();  // kept as long as the module
+            for (const std::string& axis : shape) a.shape.push_back(letter(axis));
+            arguments_.push_back(a);
+        }
+        for (int i = 0; i < kLetters; ++i) names_.emplace_back(std::string(1, char('A' + i)));
+        names_.emplace_back("...");
+    }
+
+    // The length behind each letter, or None if an argument is not plain.
+    py::object check(const py::tuple& values, bool bounds, int threads) const {
+        int64_t lengths[kLetters];
+        std::fill(lengths, lengths + kLetters, -1);
+        PyObject* kinds[2] = {};  // of 'F' and of 'I'
+        std::vector<Span> spans(arguments_.size());
+        py::handle any;
+        for (size_t k = 0; k < arguments_.size(); ++k) {
+            const Argument& argument = arguments_[k];
+            const py::handle value = values[k];
+            if (value.is_none()) {
+                if (!argument.may_be_none) return py::none();
+                if (argument.shape[0] == kAndOne + 'B' - 'A') lengths['B' - 'A'] = lengths['N' - 'A'];
+                continue;
+            }
+            if (Py_TYPE(value.ptr()) != array_type()) return py::none();
+            const auto a = py::reinterpret_borrow<py::array>(value);
+            if (!dtype_is_plain(argument, a, kinds) || !layout_is_plain(argument, a)) return py::none();
+            if (argument.shape[0] == kAnyShape) {
+                if (argument.shape.size() == 1) any = value;
+                else if (!extends(a, any, lengths['D' - 'A'])) return py::none();
+            } else if (!shape_is_plain(argument, a, lengths)) {
+                return py::none();
+            }
+            spans[k] = span(a);
+        }
+        for (size_t i = 0; i < spans.size(); ++i)
+            for (size_t j = 0; j < spans.size() && arguments_[i].written; ++j)
+                if (i != j && spans[i].meets(spans[j])) return py::none();
+        for (size_t k = 0; k < arguments_.size() && bounds; ++k) {
+            const Argument& argument = arguments_[k];
+            if (argument.bound < 0 || values[k].is_none()) continue;
+            const uint64_t rows = argument.bound == kLetters ? uint64_t(1) << 63 : uint64_t(lengths[argument.bound]);
+            if (!all_in_range(py::reinterpret_borrow<py::array>(values[k]), rows, threads)) return py::none();
+        }
+        py::dict dims;
+        for (int i = 0; i < 26; ++i)
+            if (lengths[i] >= 0) dims[names_[size_t(i)]] = lengths[i];
+        if (any) dims[names_[kAnyShape]] = any.attr("shape");
+        return dims;
+    }
+
+private:
+    static constexpr int kLetters = 26, kAnyShape = 26, kAndOne = 32;  // kAndOne + letter: one more than it, "B+1"
+    struct Argument {
+        char kind;        // 'F', 'I' or 0 for a dtype of its own
+        PyObject* dtype;  // that dtype
+        std::vector<int> shape;
+        bool written, may_be_none;
+        int bound;  // a letter; -1 for none, kLetters if indices need only not be negative
+    };
+
+    static int letter(const std::string& axis) {
+        if (axis == "...") return kAnyShape;
+        return axis[0] - 'A' + (axis.size() == 3 ? kAndOne : 0);
+    }
+    static PyTypeObject* array_type() { return py::detail::npy_api::get().PyArray_Type_; }
+
+    // NumPy has one object for each of these dtypes; another that is equal is not plain.
+    static bool dtype_is_plain(const Argument& argument, const py::array& a, PyObject** kinds) {
+        static PyObject* const known[2][2] = {
+            {py::dtype::of<float>().release().ptr(), py::dtype::of<double>().release().ptr()},
+            {py::dtype::of<int32_t>().release().ptr(), py::dtype::of<int64_t>().release().ptr()}};
+        PyObject* const dtype = py::detail::array_proxy(a.ptr())->descr;
+        if (argument.kind == 0) return dtype == argument.dtype;
+        const int kind = argument.kind == 'I';
+        if (dtype != known[kind][0] && dtype != known[kind][1]) return false;
+        if (!kinds[kind]) kinds[kind] = dtype;
+        return kinds[kind] == dtype;
+    }
+
+    static bool layout_is_plain(const Argument& argument, const py::array& a) {
+        constexpr int contiguous = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_,
+                      aligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_,
+                      writeable = py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+        const int flags = a.flags(), wanted = aligned | (argument.written ? writeable : 0);
+        if ((flags & wanted) != wanted) return false;
+        if (flags & contiguous) return true;
+        return argument.kind == 'F' && a.ndim() == 2 && a.strides(1) == a.itemsize() &&
+               a.strides(0) >= a.shape(1) * a.itemsize() && a.strides(0) % a.itemsize() == 0;
+    }
+
+    // Whether the shape of a is that of `any` and `width`.
+    static bool extends(const py::array& a, py::handle any, int64_t width) {
+        const auto shorter = py::reinterpret_borrow<py::array>(any);
+        bool same = a.ndim() == shorter.ndim() + 1 && a.shape(a.ndim() - 1) == width;
+        for (py::ssize_t axis = 0; same && axis < shorter.ndim(); ++axis) same = a.shape(axis) == shorter.shape(axis);
+        return same;
+    }
+
+    static bool shape_is_plain(const Argument& argument, const py::array& a, int64_t* lengths) {
+        if (a.ndim() != py::ssize_t(argument.shape.size())) return false;
+        for (py::ssize_t axis = 0; axis < a.ndim(); ++axis) {
+            int letter = argument.shape[size_t(axis)];
+            int64_t length = a.shape(axis);
+            if (letter >= kAndOne) {
+                letter -= kAndOne;
+                --length;
+            }
+            if (length < 0 || (lengths[letter] >= 0 && lengths[letter] != length)) return false;
+            lengths[letter] = length;
+        }
+        return true;
+    }
+
+    std::vector<Argument> arguments_;
+    std::vector<py::str> names_;  // of the letters
+};
+
+}  // namespace hotrow
