@@ -234,16 +234,13 @@ int64_t first_out_of_range(const py::array& indices, uint64_t rows, int threads)
     });
 }
 
-// The first b with offsets[b] > offsets[b + 1], or -1.
-int64_t first_descent(const py::array& offsets) {
+// Whether offsets rise from 0 to `lookups`.
+bool offsets_rise(const py::array& offsets, int64_t lookups) {
     const int64_t* const o = vector<int64_t>(offsets);
     const int64_t n = offsets.size() - 1;
-    uint64_t signs = 0;
+    uint64_t signs = 0;  // of differences: what wraps around has a negative number before it or beyond it
     for (int64_t b = 0; b < n; ++b) signs |= uint64_t(o[b + 1]) | (uint64_t(o[b + 1]) - uint64_t(o[b]));
-    if (signs >> 63 == 0) return -1;  // neither a negative offset nor a descent
-    for (int64_t b = 0; b < n; ++b)
-        if (o[b] > o[b + 1]) return b;
-    return -1;
+    return o[0] == 0 && o[n] == lookups && signs >> 63 == 0;
 }
 
 // Whether, between first and last byte, an array that is written (a bit of `written`) meets any other.
@@ -276,7 +273,7 @@ PYBIND11_MODULE(_native, m) {
                                                    std::optional<std::string>, bool>>&>())
         .def("check", &Plain::check);
     m.def("first_out_of_range", &first_out_of_range);
-    m.def("first_descent", &first_descent);
+    m.def("offsets_rise", &offsets_rise);
     m.def("may_overlap", &may_overlap);
     m.def("release_threads", &release_threads);
     m.def("built_isas", &built_isas);

@@ -319,16 +319,16 @@ def _out_of_range(name: str, indices: Array, position: int, rows: int) -> None:
 
 def offsets(offsets: Array, lookups: int, name: str = "indices") -> None:
     """Offsets rise from 0 to the number of lookups."""
+    if _backend.kernels().offsets_rise(offsets, lookups):
+        return
     if offsets[0] != 0:
         raise ValueError(f"offsets[0] = {offsets[0]}: the first bag must start at 0")
-    b = _backend.kernels().first_descent(offsets)
-    if b >= 0:
+    for b in np.flatnonzero(offsets[1:] < offsets[:-1])[:1]:
         raise ValueError(f"offsets must not descend: offsets[{b}] = {offsets[b]}, offsets[{b + 1}] = {offsets[b + 1]}")
-    if offsets[-1] != lookups:
-        raise ValueError(
-            f"offsets[-1] = {offsets[-1]} must be the length of {name}, {lookups}"
-            + (" (starts alone: pass include_last_offset=False)" if name == "indices" else "")
-        )
+    raise ValueError(
+        f"offsets[-1] = {offsets[-1]} must be the length of {name}, {lookups}"
+        + (" (starts alone: pass include_last_offset=False)" if name == "indices" else "")
+    )
 
 
 def argmax(mode: int, places: Array | None) -> None:

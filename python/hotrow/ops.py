@@ -122,7 +122,7 @@ def embedding_bag(
     Source:
         torch.nn.EmbeddingBag; weighted mean and sqrtn as TensorFlow's embedding_lookup_sparse.
     """
-    number = _check.mode_number(mode)
+    number = _check.mode_number(mode) if mode != "sum" else 0
     if argmax is not None:
         _check.argmax(number, argmax)
     if not include_last_offset:
@@ -135,7 +135,7 @@ def embedding_bag(
     )
     target = checked[5]
     _check.offsets(checked[2], dims["N"])
-    padding = _check.padding(padding_idx, dims["R"])
+    padding = -1 if padding_idx is None else _check.padding(padding_idx, dims["R"])
     in_range = _backend.kernels().embedding_bag(*checked, number, padding, _threads.count)
     if not in_range or dims["D"] == 0:  # no column, nothing read: nothing seen
         _check.check_bounds("embedding_bag", checked, dims)

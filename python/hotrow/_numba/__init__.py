@@ -6,7 +6,7 @@ allow neither concurrent callers nor forks).
 
 from __future__ import annotations
 
-from hotrow._numba.bounds import first_descent, first_out_of_range, may_overlap
+from hotrow._numba.bounds import first_out_of_range, may_overlap, offsets_rise
 from hotrow._numba.embedding_bag import embedding_bag, weights_grad
 from hotrow._numba.gather import gather
 from hotrow._numba.optim import adagrad_step, adam_step, rmsprop_step, rowwise_adagrad_step, sgd_step
@@ -15,7 +15,7 @@ from hotrow._numba.scatter import coalesce, scatter_add
 from hotrow._numba.skipgram import skipgram_epoch, skipgram_step, tokens_per_block
 
 __all__ = [
-    "_draw", "adagrad_step", "adam_step", "coalesce", "embedding_bag", "first_descent", "first_out_of_range", "gather",
-    "may_overlap", "rmsprop_step", "rowwise_adagrad_step", "scatter_add", "sgd_step", "skipgram_epoch",
+    "_draw", "adagrad_step", "adam_step", "coalesce", "embedding_bag", "first_out_of_range", "gather",
+    "may_overlap", "offsets_rise", "rmsprop_step", "rowwise_adagrad_step", "scatter_add", "sgd_step", "skipgram_epoch",
     "skipgram_step", "tokens_per_block", "weights_grad",
 ]  # fmt: skip

@@ -18,10 +18,9 @@ def may_overlap(arrays: list[Array | None], written: int) -> bool:
     )
 
 
-def first_descent(offsets: Array) -> int:
-    """The first b with offsets[b] > offsets[b + 1], or -1."""
-    falls = np.flatnonzero(offsets[1:] < offsets[:-1])
-    return int(falls[0]) if falls.size else -1
+def offsets_rise(offsets: Array, lookups: int) -> bool:
+    """Whether offsets rise from 0 to `lookups`."""
+    return bool(offsets[0] == 0 and offsets[-1] == lookups and (offsets[1:] >= offsets[:-1]).all())
 
 
 def first_out_of_range(indices: Array, rows: int, threads: int) -> int:
