@@ -18,7 +18,7 @@ import pytest
 
 import bounds
 from bad_inputs import ERRORS, Bad, good
-from cases import SAMPLES, Array, Case
+from cases import SAMPLES, Array, Case, wider
 from conftest import BACKENDS
 from hotrow import num_threads, ops, reference
 from hotrow._ops import FLOATS, INDICES, OPS, Arg
@@ -108,6 +108,23 @@ def test_gather_copies_bits(backend: ModuleType, float_t: Any, index_t: Any) -> 
     table[0, :4] = -0.0, np.inf, -np.inf, np.finfo(float_t).smallest_subnormal
     indices = np.array([0, 39, 7, 0], index_t)
     assert ops.gather(table, indices).tobytes() == table[indices].tobytes()
+
+
+@pytest.mark.parametrize("width", [3, 16, 37, 130])
+def test_gathers_past_the_caches(backend: ModuleType, width: int) -> None:
+    """Outputs of 32 MiB and more, streamed natively: rows that share cache lines, rows apart, any start in a line."""
+    N, rng = (33 << 20) // (4 * width), np.random.default_rng(width)
+    table = rng.random((1000, width), np.float32)
+    indices = rng.integers(0, 1000, N)
+    around = np.full(N * width + 32, GUARD, np.float32)
+    close = [around[start : start + N * width].reshape(N, width) for start in (0, 5)]
+    for out in (*close, wider(np.zeros((N, width), np.float32))):
+        around[:] = GUARD
+        with num_threads(3):
+            ops.gather(table, indices, out=out)
+        np.testing.assert_array_equal(out, table[indices])
+        out[:] = GUARD
+        assert (around == GUARD).all()
 
 
 @each_index

@@ -5,7 +5,7 @@ namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
 
-// As gather, for rows of any element.
+// Row by row as bytes, whatever the elements.
 template <class E, class I>
 HOTROW_INLINE void gather_bytes(Mat<const E> table, const I* indices, Range range, Mat<E> out) {
     const int64_t bytes = table.cols * int64_t(sizeof(E)), ahead = lookahead<E>(table.cols), last = range.end - 1;
@@ -16,11 +16,9 @@ HOTROW_INLINE void gather_bytes(Mat<const E> table, const I* indices, Range rang
     }
 }
 
-// out[i, :] = table[indices[i], :]
+// In registers, their number known when this is compiled.
 template <class F, class I>
-void gather(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
-    if constexpr (sizeof(F) == 2) return gather_bytes(table, indices, range, out);
-    else {
+HOTROW_INLINE void gather_registers(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
     const int64_t ahead = lookahead<F>(table.cols), last = range.end - 1;
     const int offset = worst_offset(table.data, table.stride);
     for_blocks<F>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
@@ -36,7 +34,6 @@ void gather(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
             for (int k = 0; k < N; ++k) store_block<N>(target, k, block[k], tail);
         }
     });
-    }
 }
 
 template <class F>
@@ -46,12 +43,10 @@ HOTROW_INLINE void copy(F* target, const F* source, int64_t count) {
     if (d < count) store(target + d, load(source + d, Tail<F>(int(count - d))), Tail<F>(int(count - d)));
 }
 
-// As gather, writing whole cache lines past the caches: they are not read first, and push nothing out. Of rows that
+// Whole cache lines written past the caches: they are not read first, and push nothing out. Of rows that
 // follow each other without a gap, the lines that two of them share are put together in `line`.
 template <class F, class I>
-void gather_streaming(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
-    if constexpr (sizeof(F) == 2) return gather_bytes(table, indices, range, out);
-    else {
+HOTROW_INLINE void gather_lines(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
     constexpr int64_t whole = 64 / int(sizeof(F));
     const int64_t ahead = lookahead<F>(table.cols), last = range.end - 1, cols = table.cols;
     const int64_t bytes = cols * int64_t(sizeof(F));
@@ -88,7 +83,20 @@ void gather_streaming(Mat<const F> table, const I* indices, Range range, Mat<F> 
     }
     copy(out.row(last) + cols - held, line, held);
     stream_end();
-    }
+}
+
+// out[i, :] = table[indices[i], :]
+template <class E, class I>
+void gather(Mat<const E> table, const I* indices, Range range, Mat<E> out) {
+    if constexpr (sizeof(E) == 2) gather_bytes(table, indices, range, out);
+    else gather_registers(table, indices, range, out);
+}
+
+// As gather, for outputs that do not fit the caches.
+template <class E, class I>
+void gather_streaming(Mat<const E> table, const I* indices, Range range, Mat<E> out) {
+    if constexpr (sizeof(E) == 2) gather_bytes(table, indices, range, out);
+    else gather_lines(table, indices, range, out);
 }
 
 }  // namespace
