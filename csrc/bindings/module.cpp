@@ -16,7 +16,7 @@ namespace {
 // The types of a call: E of the table, F of its arithmetic, I of the indices.
 #define HOTROW_TYPES(e, i)                \
     using E = typename decltype(e)::type; \
-    using F = real<E>;                    \
+    using F [[maybe_unused]] = real<E>;   \
     using I = typename decltype(i)::type
 
 void gather(const py::array& table, const py::array& indices, py::array out, int threads) {

@@ -53,7 +53,8 @@ public:
     explicit Plain(const std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
                                                 std::optional<std::string>, bool>>& arguments) {
         for (const auto& [dtype, shape, role, bound, optional] : arguments) {
-            Argument a{dtype == "E" ? 'F' : dtype.size() == 1 ? dtype[0] : 0, nullptr, {}, role != "in",
+            const char kind = dtype == "E" ? 'F' : dtype.size() == 1 ? dtype[0] : '\0';
+            Argument a{kind, nullptr, {}, role != "in",
                        optional || role == "out", !bound ? -1 : *bound == "int64" ? kLetters : letter(*bound)};
             if (a.kind == 0) a.dtype = py::dtype(dtype).release().ptr();  // kept as long as the module
             for (const std::string& axis : shape) a.shape.push_back(letter(axis));

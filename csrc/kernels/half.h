@@ -47,7 +47,7 @@ HOTROW_INLINE pack<float> widen(halves h, const BFloat*) {
 // Exponent and significand move to their places in a float32; a subnormal number then lacks its leading one.
 HOTROW_INLINE pack<float> widen(halves h, const Half*) {
 #if defined(__AVX512F__)
-    return pack<float>(_mm512_cvtph_ps(__m256i(h)));
+    return pack<float>(_mm512_maskz_cvtph_ps(0xFFFF, __m256i(h)));
 #elif defined(__F16C__)
     return pack<float>(_mm256_cvtph_ps(__m128i(h)));
 #else

@@ -199,12 +199,13 @@ HOTROW_INLINE void stream_end() {
 #endif
 }
 
-// Square roots. std::sqrt(float) is an inline function, which the linker may take from any object.
+// Square roots. Masked, because the plain intrinsics read a register that GCC 12 calls uninitialised; and not std::sqrt,
+// an inline function that the linker may take from any object.
 HOTROW_INLINE float root(float a) { return __builtin_sqrtf(a); }
 HOTROW_INLINE double root(double a) { return __builtin_sqrt(a); }
 HOTROW_INLINE pack<float> root(pack<float> a) {
 #if defined(__AVX512F__)
-    return pack<float>(_mm512_sqrt_ps(__m512(a)));
+    return pack<float>(_mm512_maskz_sqrt_ps(0xFFFF, __m512(a)));
 #else
     for (int i = 0; i < lanes<float>; ++i) a[i] = root(a[i]);
     return a;
@@ -212,7 +213,7 @@ HOTROW_INLINE pack<float> root(pack<float> a) {
 }
 HOTROW_INLINE pack<double> root(pack<double> a) {
 #if defined(__AVX512F__)
-    return pack<double>(_mm512_sqrt_pd(__m512d(a)));
+    return pack<double>(_mm512_maskz_sqrt_pd(0xFF, __m512d(a)));
 #else
     for (int i = 0; i < lanes<double>; ++i) a[i] = root(a[i]);
     return a;
