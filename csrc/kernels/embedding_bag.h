@@ -27,12 +27,14 @@ HOTROW_INLINE void pool_row(const E* row, F weight, bool weighted, bool first, T
 template <bool Max, bool Weighted, class E, class F, class I>
 HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
     constexpr int most = Max || sizeof(E) < sizeof(F) ? 8 : kBlock;  // registers: less code for what is rarer
+    const bool cached = fits(table, kTableInCaches);
     const int64_t ahead = lookahead<E>(table.cols), lookups_end = bags.offsets[range.end];
     for_blocks<F, most>(table.cols, [=, &in_range](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
         // In cache this loop is bound by loads: everything in it but rows and indices has to be in a register.
         const E* const base = table.data + d;
         const int64_t stride = table.stride, fetch = ahead;
+        const bool near = cached;
         const uint64_t rows = uint64_t(table.rows);
         const int offset = worst_offset(base, stride);
         bool inside = true;
@@ -56,7 +58,7 @@ HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range,
             const I *j = bags.indices + begin, *const stop = bags.indices + end;
             const I* const fetch_stop = lookups_end - end < fetch ? bags.indices + lookups_end - fetch : stop;
             for (; j < fetch_stop; ++j) {
-                prefetch_block<N>(prefetch_address(base, j[fetch], stride), tail, offset);
+                prefetch_block<N>(prefetch_address(base, j[fetch], stride), tail, offset, near);
                 add(j);
             }
             for (; j < stop; ++j) add(j);
@@ -141,8 +143,8 @@ void weights_grad(Mat<const E> table, const Bags<F, I>& bags, const Gradient<F>&
         const int32_t* const places = gradient.argmax.data ? gradient.argmax.row(b) : nullptr;
         F pooled = 0;
         for (int64_t j = begin; j < end; ++j) {
-            const char* const next = reinterpret_cast<const char*>(table.row(bags.indices[j + ahead < last ? j + ahead : last]));
-            for (int64_t i = 0; i < table.cols * int64_t(sizeof(E)); i += 64) __builtin_prefetch(next + i, 0, 3);
+            const E* const next = table.row(bags.indices[j + ahead < last ? j + ahead : last]);
+            prefetch_row(next, table.cols);
             const bool used = int64_t(bags.indices[j]) != bags.padding_idx;
             out[j] = used ? dot(gradient.rows.row(b), table.row(bags.indices[j]), table.cols, places, int32_t(j - begin))
                           : F(0);

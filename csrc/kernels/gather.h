@@ -11,7 +11,7 @@ HOTROW_INLINE void gather_bytes(Mat<const E> table, const I* indices, Range rang
     const int64_t bytes = table.cols * int64_t(sizeof(E)), ahead = lookahead<E>(table.cols), last = range.end - 1;
     for (int64_t i = range.begin; i < range.end; ++i) {
         const E* const next = prefetch_address(table.data, indices[i + ahead < last ? i + ahead : last], table.stride);
-        for (int64_t b = 0; b < table.cols; b += 64 / int(sizeof(E))) __builtin_prefetch(prefetch_address(next, b), 0, 3);
+        prefetch_row(next, table.cols);
         __builtin_memcpy(out.row(i), table.row(indices[i]), size_t(bytes));
     }
 }
@@ -19,12 +19,14 @@ HOTROW_INLINE void gather_bytes(Mat<const E> table, const I* indices, Range rang
 // In registers, their number known when this is compiled.
 template <class F, class I>
 HOTROW_INLINE void gather_registers(Mat<const F> table, const I* indices, Range range, Mat<F> out) {
+    const bool cached = fits(table, kTableInCaches);
     const int64_t ahead = lookahead<F>(table.cols), last = range.end - 1;
     const int offset = worst_offset(table.data, table.stride);
     for_blocks<F>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
         for (int64_t i = range.begin; i < range.end; ++i) {
-            prefetch_block<N>(table.row(indices[i + ahead < last ? i + ahead : last]) + d, tail, offset);
+            const F* const next = table.row(indices[i + ahead < last ? i + ahead : last]) + d;
+            prefetch_block<N>(next, tail, offset, cached);
             const F* const source = table.row(indices[i]) + d;
             F* const target = out.row(i) + d;
             pack<F> block[N];
@@ -57,9 +59,7 @@ HOTROW_INLINE void gather_lines(Mat<const F> table, const I* indices, Range rang
         for (int64_t k = 0; k < whole; k += lanes<F>) stream(target + k, load(source + k));
     };
     for (int64_t i = range.begin; i < range.end; ++i) {
-        const char* const next = reinterpret_cast<const char*>(table.row(indices[i + ahead < last ? i + ahead : last]));
-        for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + b, 0, 3);
-        __builtin_prefetch(next + bytes - 1, 0, 3);
+        prefetch_row(table.row(indices[i + ahead < last ? i + ahead : last]), cols);
         const F* const source = table.row(indices[i]);
         F* const target = out.row(i);
         int64_t d = int64_t((0 - reinterpret_cast<uintptr_t>(target)) % 64 / sizeof(F));  // up to the next line

@@ -27,8 +27,7 @@ HOTROW_INLINE void fetch_to_write(const Fetch& fetch, int64_t row) {
     for (int m = 0; m < fetch.count; ++m) {
         const Fetch::Rows& rows = fetch.rows[m];
         const char* const p = prefetch_address(rows.data, row, rows.stride);
-        for (int64_t b = 0; b < rows.bytes; b += 64) __builtin_prefetch(prefetch_address(p, b), 1, 3);
-        __builtin_prefetch(prefetch_address(p, rows.bytes - 1), 1, 3);
+        prefetch_row(p, rows.bytes);
     }
 }
 
@@ -68,9 +67,10 @@ HOTROW_OWN_FUNCTION void sum_run(const Lookup<I>* lookups, const Gradient<F>& gr
         const F* const rows = gradient.rows.data + d;
         const int64_t stride = gradient.rows.stride;
         const int offset = worst_offset(rows, stride);
+        const bool near = fits(gradient.rows, kGradsInCaches);
         const auto arrive = [&](int64_t i) HOTROW_INLINE_LAMBDA {
             const int64_t next = i + ahead < last ? i + ahead : last;
-            prefetch_block<N>(prefetch_address(rows, lookups[next].position, stride), tail, offset);
+            prefetch_block<N>(prefetch_address(rows, lookups[next].position, stride), tail, offset, near);
             if (d == 0 && fetch.count && lookups[next].row != lookups[next > i ? next - 1 : next].row)
                 fetch_to_write(fetch, lookups[next].row);
         };
@@ -110,8 +110,7 @@ HOTROW_INLINE void for_run_sums(const Lookup<I>* lookups, const Gradient<F>& gra
         if (plain && end - begin == 1) {
             const Lookup<I> next = lookups[begin + ahead < last ? begin + ahead : last];
             const F* const p = prefetch_address(gradient.rows.data, next.position, gradient.rows.stride);
-            for (int64_t d = 0; d < cols; d += 64 / int(sizeof(F))) __builtin_prefetch(prefetch_address(p, d), 0, 3);
-            __builtin_prefetch(prefetch_address(p, cols - 1), 0, 3);
+            prefetch_row(p, cols);
             fetch_to_write(fetch, next.row);
             sums = gradient.rows.row(lookups[begin].position);
         } else {

@@ -220,18 +220,36 @@ HOTROW_INLINE pack<double> root(pack<double> a) {
 #endif
 }
 
+// p + a * b by numbers that wrap: a prefetch may name memory that is not there, pointer arithmetic may not.
+template <class T>
+HOTROW_INLINE const T* prefetch_address(const T* p, int64_t a, int64_t b = 1) {
+    return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(p) + uintptr_t(a) * uintptr_t(b) * sizeof(T));
+}
+
 // How many lookups ahead a row is fetched: as many as fit 8 KiB, at least 4, at most 32. On a Zen 5 with two channels,
-// 32 was best for rows of 256 B, 16 for 512 B and 8 to 16 for 1 KiB.
+// 32 was best for rows of 256 B, 16 for 512 B and 8 to 16 for 1 KiB; on a Zen 4, 16 and 32 KiB were no better.
 template <class F>
 HOTROW_INLINE int64_t lookahead(int64_t cols) {
     const int64_t fit = 8192 / (cols * int64_t(sizeof(F)) + 1);
     return fit < 4 ? 4 : fit > 32 ? 32 : fit;
 }
 
-// Brings the cache lines of a row near, to be written.
-HOTROW_INLINE void prefetch_to_write(const void* row, int64_t bytes) {
-    const char* p = static_cast<const char*>(row);
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 1, 3);
+// Where prefetches bring a row, as __builtin_prefetch names it. The first cache can have too few misses under way for
+// rows from memory: those go to the second, see docs/decisions/10. Rows from caches are 5% faster from the first: those
+// of tables of up to 128 MiB, where some are looked up again, and of gradients of up to 4 MiB, read but once.
+constexpr int kFirstCache = 3, kSecondCache = 2;
+constexpr int64_t kTableInCaches = 128 << 20, kGradsInCaches = 4 << 20;
+
+template <class T>
+HOTROW_INLINE bool fits(Mat<T> rows, int64_t bytes) {
+    return rows.rows * rows.cols * int64_t(sizeof(T)) <= bytes;
+}
+
+// Brings the cache lines of a row near.
+template <class T>
+HOTROW_INLINE void prefetch_row(const T* row, int64_t cols) {
+    for (int64_t d = 0; d < cols; d += 64 / int(sizeof(T))) __builtin_prefetch(prefetch_address(row, d), 0, kSecondCache);
+    __builtin_prefetch(prefetch_address(row, cols - 1), 0, kSecondCache);
 }
 
 // Rows are walked in blocks of columns, as few and as equal as blocks of up to kBlock registers allow. body(W, d, tail)
@@ -313,12 +331,6 @@ HOTROW_INLINE pack<bits<F>> load_places(const int32_t* p, int count) {
     return places;
 }
 
-// p + a * b by numbers that wrap: a prefetch may name memory that is not there, pointer arithmetic may not.
-template <class T>
-HOTROW_INLINE const T* prefetch_address(const T* p, int64_t a, int64_t b = 1) {
-    return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(p) + uintptr_t(a) * uintptr_t(b) * sizeof(T));
-}
-
 // How many bytes past the start of a cache line the rows of a matrix can begin, at most.
 template <class T>
 HOTROW_INLINE int worst_offset(const T* data, int64_t stride) {
@@ -328,15 +340,20 @@ HOTROW_INLINE int worst_offset(const T* data, int64_t stride) {
 
 // Fetches the cache lines of a block of N registers ahead of its use: one for each 64 bytes, the last of them for the
 // last element. Only where a row that starts `offset` bytes into a line reaches one line more is that one asked for.
-template <int N, bool Write = false, class T, class End>
-HOTROW_INLINE void prefetch_block(const T* p, End tail, int offset) {
+template <int N, int Cache, class T, class End>
+HOTROW_INLINE void prefetch_lines(const T* p, End tail, int offset) {
     constexpr int line = 64 / int(sizeof(T)), between = (N * lanes<real<T>> - 1) / line;
     HOTROW_UNROLL
-    for (int i = 0; i < between; ++i) __builtin_prefetch(prefetch_address(p, i * line), Write, 3);
+    for (int i = 0; i < between; ++i) __builtin_prefetch(prefetch_address(p, i * line), 0, Cache);
     const int end = (N - 1) * lanes<real<T>> + tail.count;
     if ((end - between * line) * int(sizeof(T)) + offset > 64)
-        __builtin_prefetch(prefetch_address(p, between * line), Write, 3);
-    __builtin_prefetch(prefetch_address(p, end - 1), Write, 3);
+        __builtin_prefetch(prefetch_address(p, between * line), 0, Cache);
+    __builtin_prefetch(prefetch_address(p, end - 1), 0, Cache);
+}
+template <int N, class T, class End>
+HOTROW_INLINE void prefetch_block(const T* p, End tail, int offset, bool in_caches) {
+    if (in_caches) prefetch_lines<N, kFirstCache>(p, tail, offset);
+    else prefetch_lines<N, kSecondCache>(p, tail, offset);
 }
 
 // Transposing reduction. Each of a and b holds lanes<T> / Group partial groups of Group lanes; the result holds those

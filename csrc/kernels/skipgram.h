@@ -10,6 +10,12 @@ namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
 
+// Brings the cache lines of a row near, to be written: another thread may have written it last.
+HOTROW_INLINE void prefetch_to_write(const void* row, int64_t bytes) {
+    const char* p = static_cast<const char*>(row);
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 1, 3);
+}
+
 constexpr int kOutputs = 6;  // output rows held in registers at a time: one positive and the usual five negatives
 
 // Bump allocation from the memory the plan hands in.
