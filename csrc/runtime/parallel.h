@@ -1,5 +1,6 @@
 // Threads. The only file that names OpenMP.
 #pragma once
+#include <atomic>
 #include <cstdint>
 
 #include "view.h"
@@ -17,6 +18,15 @@ void parallel(int threads, const Body& body) {
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
 #endif
     for (int t = 0; t < threads; ++t) body(t);
+}
+
+// body(t, i) once for each i in 0 .. count - 1, in that order, on whichever of the threads t is free. Must not throw.
+template <class Body>
+void parallel_tasks(int64_t count, int threads, const Body& body) {
+    std::atomic<int64_t> next{0};
+    parallel(threads, [&](int t) {
+        for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(t, i);
+    });
 }
 
 // The t-th of `parts` nearly equal pieces of 0 .. n - 1.

@@ -1,4 +1,4 @@
-// Who sums which row. Lookups are sorted by row, so that each row that was looked up is one run of them; threads get
+// Who sums which row. Lookups are sorted by row, so that each row that was looked up is one run of them; threads take
 // pieces of about as many lookups, no run in two. A run of more than kChunk lookups is summed in chunks by all threads
 // first. No atomics, and the same bits for any number of threads. Scratch and time grow with the lookups, never with R.
 #pragma once
@@ -103,28 +103,22 @@ public:
     // body(lookups, gradient, range, first run, scratch [D]) for every piece, each thread its own.
     template <class Body>
     void each(const Body& body) {
-        parallel(threads_, [&](int t) {
-            for (const Piece& piece : pieces_) {
-                if (piece.owner != t) continue;
-                F* const scratch = scratch_.get() + t * padded_;
-                if (piece.split) body(split_.data(), sums_gradient(), piece.range, piece.first_run, scratch);
-                else body(entries_.get(), gradient_, piece.range, piece.first_run, scratch);
-            }
+        parallel_tasks(int64_t(pieces_.size()), threads_, [&](int t, int64_t p) {
+            const Piece& piece = pieces_[size_t(p)];
+            F* const scratch = scratch_.get() + t * padded_;
+            if (piece.split) body(split_.data(), sums_gradient(), piece.range, piece.first_run, scratch);
+            else body(entries_.get(), gradient_, piece.range, piece.first_run, scratch);
         });
     }
 
     // Numbers the runs by ascending row, for `first run`. Returns how many there are.
     int64_t number() {
-        std::vector<int64_t> counts(pieces_.size());
-        parallel(threads_, [&](int t) {
-            for (size_t p = 0; p < pieces_.size(); ++p) {
-                const Piece& piece = pieces_[p];
-                if (piece.owner != t) continue;
-                counts[p] = 1;
-                if (!piece.split)
-                    for (int64_t i = piece.range.begin + 1; i < piece.range.end; ++i)
-                        counts[p] += entries_[i].row != entries_[i - 1].row;
-            }
+        std::vector<int64_t> counts(pieces_.size(), 1);
+        parallel_tasks(int64_t(pieces_.size()), threads_, [&](int, int64_t p) {
+            const Piece& piece = pieces_[size_t(p)];
+            if (piece.split) return;
+            for (int64_t i = piece.range.begin + 1; i < piece.range.end; ++i)
+                counts[size_t(p)] += entries_[i].row != entries_[i - 1].row;
         });
         int64_t runs = 0;
         for (size_t p = 0; p < pieces_.size(); ++p) pieces_[p].first_run = std::exchange(runs, runs + counts[p]);
@@ -135,7 +129,6 @@ private:
     struct Piece {
         Range range;  // of entries_, or of split_ if `split`: one run of chunks
         bool split;
-        int owner;
         int64_t first_run;
     };
 
@@ -210,15 +203,16 @@ private:
         if (max) gradient_.places = places_.get();
     }
 
-    // Pieces in ascending order of rows: the long runs, and what is between them in parts of a quarter of a thread's share.
+    // Pieces in ascending order of rows: the long runs, and what is between them in parts of a sixteenth of a thread's
+    // share: lookups of many rows cost several times those of few.
     void cut() {
-        const int64_t target = std::max<int64_t>(256, size_ / (int64_t(threads_) * 4));
+        const int64_t target = std::max<int64_t>(256, size_ / (int64_t(threads_) * 16));
         int64_t begin = 0;
         const auto add_between = [&](int64_t end) {
             while (begin < end) {
                 int64_t stop = begin + target;
                 stop = stop < end ? std::min(run_end(stop - 1), end) : end;
-                pieces_.push_back({{begin, stop}, false, 0, 0});
+                pieces_.push_back({{begin, stop}, false, 0});
                 begin = stop;
             }
         };
@@ -233,16 +227,9 @@ private:
                 chunks_.push_back({begin, std::min(begin + kChunk, end)});
                 split_.push_back({entries_[first].row, I(split_.size())});
             }
-            pieces_.push_back({{first_chunk, int64_t(split_.size())}, true, 0, 0});
+            pieces_.push_back({{first_chunk, int64_t(split_.size())}, true, 0});
         }
         add_between(size_);
-        int64_t weight = 0, before = 0;
-        for (const Piece& p : pieces_) weight += p.range.end - p.range.begin;
-        for (Piece& p : pieces_) {
-            const int64_t size = p.range.end - p.range.begin;
-            p.owner = int(std::min<int64_t>((before + size / 2) * threads_ / weight, threads_ - 1));
-            before += size;
-        }
     }
 
     // The sum of each chunk, a row of sums_.
@@ -251,10 +238,8 @@ private:
         const int64_t count = int64_t(chunks_.size());
         sums_ = Buffer<F>(count * cols_);
         const auto kernel = kernels().get<F, I>().coalesce;
-        parallel(threads_, [&](int t) {
-            const Range mine = piece(count, t, threads_);
-            for (int64_t c = mine.begin; c < mine.end; ++c)
-                kernel(entries_.get(), gradient_, chunks_[size_t(c)], {sums_.get() + c * cols_, 1, cols_, cols_});
+        parallel_tasks(count, threads_, [&](int, int64_t c) {
+            kernel(entries_.get(), gradient_, chunks_[size_t(c)], {sums_.get() + c * cols_, 1, cols_, cols_});
         });
     }
     Gradient<F> sums_gradient() const {
