@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import hotrow
+
 Array = NDArray[Any]
 
 DATA = Path(os.environ.get("HOTROW_DATA") or Path(__file__).parents[2] / "shared/data")
@@ -42,6 +44,11 @@ class Case:
     @cached_property
     def table(self) -> Array:
         return self._random(1, self.rows)
+
+    @cached_property
+    def quantized(self) -> hotrow.QuantizedTable:
+        """The table as int8, and its scales."""
+        return hotrow.quantize(self.table)
 
     @cached_property
     def grads(self) -> Array:

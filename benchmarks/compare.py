@@ -25,7 +25,7 @@ from benchmarks.timing import Time, take_turns
 from hotrow._config import config
 
 _ROOT = Path(__file__).parents[1]
-_SMALL_OPS = [op for op in OPERATORS if op not in ("embedding_bag", "coalesce")]
+_SMALL_OPS = [op for op in OPERATORS if op not in ("embedding_bag", "embedding_bag_int8", "coalesce")]
 _BAG_OPS = ("embedding_bag", "bag_rowwise_adagrad")
 _PACKAGES = ("numpy", "numba", "torch", "fbgemm_gpu_cpu", "gensim")
 

@@ -29,6 +29,24 @@ def embedding_bag(table, indices, offsets):
 
 
 @numba.njit
+def gather_int8(values, scales, indices, out):
+    for i in range(indices.size):
+        for d in range(values.shape[1]):
+            out[i, d] = np.float32(values[indices[i], d]) * scales[indices[i]]
+    return out
+
+
+@numba.njit
+def embedding_bag_int8(values, scales, indices, offsets):
+    out = np.zeros((offsets.size - 1, values.shape[1]), scales.dtype)
+    for b in range(offsets.size - 1):
+        for i in range(offsets[b], offsets[b + 1]):
+            for d in range(values.shape[1]):
+                out[b, d] += np.float32(values[indices[i], d]) * scales[indices[i]]
+    return out
+
+
+@numba.njit
 def scatter_add(table, indices, grads, scale):
     for i in range(indices.size):
         for d in range(table.shape[1]):

@@ -27,7 +27,8 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Operator:
-    """Rows of D floats that a call moves: N lookups, B bags, U distinct rows. Indices and sorting come on top.
+    """Rows of D floats that a call moves: N lookups, B bags, U distinct rows; n: N rows of D bytes and a scale. Indices
+    and sorting come on top.
 
     streamed: read or written in order.
     read: read at random.
@@ -42,7 +43,11 @@ class Operator:
 
     def _moved(self, case: Case) -> tuple[int, int, int]:
         """Bytes streamed, read and updated."""
-        streamed, read = (4 * case.width * sum(map(case.count, letters)) for letters in (self.streamed, self.read))
+        row = {"n": case.width + 4}
+        streamed, read = (
+            sum(row.get(letter, 4 * case.width) * case.count(letter.upper()) for letter in letters)
+            for letters in (self.streamed, self.read)
+        )
         floats = sum(getattr(case, name)[:1].size for name in self.changed)  # of a row
         return streamed, read, 2 * 4 * floats * case.count("U")
 
@@ -137,6 +142,24 @@ def _gather(case: Case) -> list[Part]:
     return [(case.table[case.indices], 0.0)]
 
 
+def _int8_rows(case: Case) -> tuple[Array, Array]:
+    """What is looked up, and how large the numbers in it are to torch, whose bytes begin at 0: up to 256 scales."""
+    values, scales = case.quantized
+    factors = scales[case.indices, None].astype(np.float64)
+    return values[case.indices] * factors, np.broadcast_to(256 * factors, (case.lookups, case.width))
+
+
+def _gather_int8(case: Case) -> list[Part]:
+    rows, _ = _int8_rows(case)
+    return [(rows, _ROUNDING * np.abs(rows))]
+
+
+def _bag_int8(case: Case) -> list[Part]:
+    rows, sizes = _int8_rows(case)
+    starts = case.offsets[:-1]
+    return [(_sums(rows, starts)[0], _sums(sizes, starts)[1])]
+
+
 def pooled(case: Case, weights: Array | None = None, mode: str = "sum", padding_idx: int | None = None) -> list[Part]:
     """embedding_bag; weights and padding_idx are for sums."""
     starts, rows = case.offsets[:-1], case.table[case.indices]
@@ -211,6 +234,8 @@ OPERATORS = {
     #                                streamed  read  changed
     "gather": Operator(              "N",      "N",  (),                                _gather),
     "embedding_bag": Operator(       "B",      "N",  (),                                pooled),
+    "gather_int8": Operator(         "N",      "n",  (),                                _gather_int8),
+    "embedding_bag_int8": Operator(  "B",      "n",  (),                                _bag_int8),
     "scatter_add": Operator(         "N",      "",   ("table",),                        _add(1.0)),
     "coalesce": Operator(            "NU",     "",   (),                                _coalesce),
     "sgd_step": Operator(            "N",      "",   ("table",),                        _add(-LR)),

@@ -56,6 +56,12 @@ def _hotrow_bag(c: Case, optimizer: hotrow.optim.Optimizer) -> Call:
 _HOTROW: Calls = {
     "gather": lambda c: partial(hotrow.gather, c.table, c.indices, out=c.out),
     "embedding_bag": lambda c: partial(hotrow.embedding_bag, c.table, c.indices, c.offsets),
+    "gather_int8": lambda c: partial(
+        hotrow.gather, c.quantized.values, c.indices, scales=c.quantized.scales, out=c.out
+    ),
+    "embedding_bag_int8": lambda c: partial(
+        hotrow.embedding_bag, c.quantized.values, c.indices, c.offsets, scales=c.quantized.scales
+    ),
     "scatter_add": lambda c: partial(hotrow.scatter_add, c.table, c.indices, c.grads),
     "coalesce": lambda c: partial(hotrow.coalesce, c.indices, c.grads),
     "sgd_step": lambda c: partial(hotrow.optim.SGD(c.table, LR).step, c.indices, c.grads),
@@ -73,6 +79,14 @@ _HOTROW: Calls = {
 
 def _numpy_bag(table: Array, indices: Array, offsets: Array) -> Array:
     return np.add.reduceat(np.take(table, indices, 0), offsets[:-1])
+
+
+def _numpy_gather_int8(values: Array, scales: Array, indices: Array, out: Array | None = None) -> Array:
+    return np.multiply(np.take(values, indices, 0), np.take(scales, indices)[:, None], out=out)
+
+
+def _numpy_bag_int8(values: Array, scales: Array, indices: Array, offsets: Array) -> Array:
+    return np.add.reduceat(_numpy_gather_int8(values, scales, indices), offsets[:-1])
 
 
 def _numpy_coalesce(indices: Array, grads: Array, source: Array | None = None) -> tuple[Array, Array]:
@@ -127,6 +141,8 @@ def _bag(
 _NUMPY: Calls = {
     "gather": lambda c: partial(np.take, c.table, c.indices, 0, c.out, "clip"),  # "raise" would buffer `out`
     "embedding_bag": lambda c: partial(_numpy_bag, c.table, c.indices, c.offsets),
+    "gather_int8": lambda c: partial(_numpy_gather_int8, *c.quantized, c.indices, c.out),
+    "embedding_bag_int8": lambda c: partial(_numpy_bag_int8, *c.quantized, c.indices, c.offsets),
     "scatter_add": lambda c: partial(np.add.at, c.table, c.indices, c.grads),
     "coalesce": lambda c: partial(_numpy_coalesce, c.indices, c.grads),
     "sgd_step": _step(_numpy_coalesce, _numpy_sgd),
@@ -155,6 +171,8 @@ def _loop_adam(steps: count[int], c: Case, rows: Array, g: Array) -> None:
 _LOOP: Calls = {
     "gather": lambda c: partial(loops.gather, c.table, c.indices, c.out),
     "embedding_bag": lambda c: partial(loops.embedding_bag, c.table, c.indices, c.offsets),
+    "gather_int8": lambda c: partial(loops.gather_int8, *c.quantized, c.indices, c.out),
+    "embedding_bag_int8": lambda c: partial(loops.embedding_bag_int8, *c.quantized, c.indices, c.offsets),
     "scatter_add": lambda c: partial(loops.scatter_add, c.table, c.indices, c.grads, np.float32(1)),
     "coalesce": lambda c: partial(loops.coalesce, c.indices, c.grads),
     "sgd_step": lambda c: partial(loops.scatter_add, c.table, c.indices, c.grads, np.float32(-LR)),
@@ -187,6 +205,19 @@ def _torch_bag(c: Case) -> Call:
     table, indices, offsets = _tensors(c.table, c.indices, c.offsets)
     bag = torch.nn.functional.embedding_bag
     return partial(bag, indices, table, offsets, mode="sum", include_last_offset=True)
+
+
+def _torch_bag_int8(c: Case) -> Call:
+    """Of the same numbers: torch's rows are bytes from 0 to 255, then a float32 scale and a float32 offset."""
+    import torch
+
+    values, scales = c.quantized
+    packed = np.empty((c.rows, c.width + 8), np.uint8)
+    packed[:, : c.width] = values.view(np.uint8) ^ 128  # values + 128
+    packed[:, c.width :] = np.stack([scales, -128 * scales], axis=1).view(np.uint8)
+    table, indices, offsets = _tensors(packed, c.indices, c.offsets)
+    bag = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
+    return partial(bag, table, indices, offsets, include_last_offset=True)
 
 
 def _torch_scatter(c: Case) -> Call:
@@ -256,6 +287,7 @@ def _torch_bag_adagrad(c: Case) -> Call:
 _TORCH: Calls = {
     "gather": _torch_gather,
     "embedding_bag": _torch_bag,
+    "embedding_bag_int8": _torch_bag_int8,
     "scatter_add": _torch_scatter,
     "coalesce": _torch_coalesce,
     "sgd_step": lambda c: _torch_step(c, *_torch_optimizer(c, "SGD", {})),

@@ -12,10 +12,26 @@ struct Ops {
     using F = real<E>;
     // Not operators: what their checks and plans need.
     bool (*all_below)(const I* indices, Range range, uint64_t rows);
-    void (*gather_streaming)(Mat<const E> table, const I* indices, Range range, Mat<E> out);
+    void (*gather_streaming)(Mat<const E> table, const I* indices, const float* scales, Range range,
+                             Mat<gathered<E>> out);
     void (*squares)(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range, F* scratch, double* out);
     void (*renorm)(const Lookup<I>* lookups, Range range, F max_norm, const Rounding& rounding, Mat<E> table);
 #define HOTROW_OP(name, compiled_for, signature) void(*name) signature;
+#include "ops.def"
+#undef HOTROW_OP
+};
+
+// Of int8 tables: the operators compiled for Q alone.
+#define HOTROW_QUANTIZED_Q(...) __VA_ARGS__
+#define HOTROW_QUANTIZED_E(...)
+#define HOTROW_QUANTIZED_F(...)
+template <class I>
+struct Ops<int8_t, I> {
+    using E = int8_t;
+    using F = real<E>;
+    void (*gather_streaming)(Mat<const E> table, const I* indices, const float* scales, Range range,
+                             Mat<gathered<E>> out);
+#define HOTROW_OP(name, compiled_for, signature) HOTROW_QUANTIZED_##compiled_for(void(*name) signature;)
 #include "ops.def"
 #undef HOTROW_OP
 };
@@ -30,10 +46,13 @@ struct Kernels {
     Ops<Half, int64_t> f2i8;
     Ops<BFloat, int32_t> b2i4;
     Ops<BFloat, int64_t> b2i8;
+    Ops<int8_t, int32_t> q1i4;
+    Ops<int8_t, int64_t> q1i8;
 
     template <class E, class I>
     const Ops<E, I>& get() const {
-        return std::get<const Ops<E, I>&>(std::tie(f4i4, f4i8, f8i4, f8i8, f2i4, f2i8, b2i4, b2i8));
+        return std::get<const Ops<E, I>&>(
+            std::tie(f4i4, f4i8, f8i4, f8i8, f2i4, f2i8, b2i4, b2i8, q1i4, q1i8));
     }
 };
 

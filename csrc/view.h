@@ -43,8 +43,28 @@ template <>
 struct real_of<BFloat> {
     using type = float;
 };
+template <>
+struct real_of<int8_t> {
+    using type = float;
+};
 template <class E>
 using real = typename real_of<E>::type;
+
+// Whether elements are multiples of a scale that their row has: those of 8 bits.
+template <class E>
+constexpr bool scaled = sizeof(E) == 1;
+
+// What gather makes of table elements E: copies, but for scaled ones.
+template <class E>
+struct gathered_of {
+    using type = E;
+};
+template <>
+struct gathered_of<int8_t> {
+    using type = float;
+};
+template <class E>
+using gathered = typename gathered_of<E>::type;
 
 // How updates round to 16 bits: to nearest, or up or down by chance, in proportion to the distance (Gupta et al., "Deep
 // Learning with Limited Numerical Precision", 2015). Draws depend on the key, the row and the column alone.
@@ -100,6 +120,7 @@ struct Bags {
     int64_t padding_idx;   // lookups of this row are left out; -1 for none
     Mode mode;
     Mat<int32_t> argmax;   // max: where to write which lookup of the bag gave each column, or no data
+    const float* scales;   // one for each row of an int8 table, else null
 };
 
 // One skip-gram pass over encoded sentences; the draws it makes are defined in runtime/random.h.

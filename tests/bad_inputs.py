@@ -44,7 +44,9 @@ _WRONG_I = {"uint64": np.uint64, "float64": np.float64, "bool": np.bool_, "int16
 
 
 def good(op: str) -> Case:
-    """Arguments without fault, float32 and int64: 7 lookups of 5 columns in 3 bags, every optional array given."""
+    """Arguments without fault, float32 and int64: 7 lookups of 5 columns in 3 bags, every optional array given but
+    scales.
+    """
     lengths, rng = {"R": ROWS, "D": 5, "N": 7, "B": 3}, np.random.default_rng(0)
     indices, offsets = np.arange(7), np.array([0, 3, 5, 7])
     table = rng.random((ROWS, 5), np.float32)
@@ -61,10 +63,22 @@ def good(op: str) -> Case:
     for arg in OPS[op]:
         if arg.name in ("indices", "offsets"):
             case[arg.name] = offsets if arg.name == "offsets" else indices
-        else:
+        elif arg.name != "scales":
             shape = [lengths[letter] for letter in arg.shape]
             case[arg.name] = rng.random(shape, np.float32) if arg.dtype in "EF" else np.ones(shape, arg.dtype)
     return case
+
+
+def good_int8(op: str) -> Case:
+    """The same with an int8 table and its scales."""
+    case = good(op)
+    return case | {"table": (100 * case["table"]).astype(np.int8), "scales": np.linspace(0.1, 1, ROWS, dtype="f4")}
+
+
+def elements(op: str) -> str:
+    """What the tables of an operator may be, as its errors have it."""
+    scaled = any(arg.name == "scales" for arg in OPS[op])
+    return "float32, float64, float16" + (", bfloat16 or int8" if scaled else " or bfloat16")
 
 
 def _get(case: Case, name: str) -> Array:
@@ -95,7 +109,7 @@ def _spoilt(op: str, name: str, spoil: Callable[[Array], Any]) -> Callable[[], C
 def _of_dtype(op: str, arg: Arg, first: dict[str, str]) -> Iterator[Bad]:
     element = arg.dtype == "E"
     names = {
-        "E": "float32, float64, float16 or bfloat16",
+        "E": elements(op) if arg.role == "in" else "float32, float64, float16 or bfloat16",
         "F": "float32 or float64",
         "I": "int32 or int64",
         "int64": "int32 or int64",
@@ -226,18 +240,73 @@ def _of_overlap(op: str) -> Iterator[Bad]:
             case = _with(case, name, memory[start:][: a.nbytes].view(a.dtype).reshape(a.shape))
         return case
 
-    for i, one in enumerate(OPS[op]):
-        for j, other in enumerate(OPS[op]):
+    args = [arg for arg in OPS[op] if arg.name != "scales"]
+    for i, one in enumerate(args):
+        for j, other in enumerate(args):
             if one.role != "in" and (j > i or other.role == "in"):
                 pair = one.name, other.name
                 text = f"{one.name} overlaps {other.name} in memory"
                 yield Bad("-overlaps-".join(pair), lambda p=pair: make(p), ValueError, text)
 
 
+def _of_int8(op: str) -> Iterator[Bad]:
+    """An int8 table, its scales and what goes with them."""
+
+    def bad(id: str, wrong: Case, text: str, error: type[Exception] = TypeError) -> Bad:
+        return Bad(f"int8-{id}", lambda: good_int8(op) | wrong, error, re.escape(text))
+
+    whole = good_int8(op)
+    table, scales, out = whole["table"], whole["scales"], whole["out"]
+    yield bad("alone", {"scales": None}, "an int8 table needs scales, one for each row (hotrow.quantize makes both)")
+    for dtype in (np.float32, np.float64, np.float16):
+        text = f"scales belong to an int8 table, not to one of {dtype.__name__}"
+        yield bad(f"no-{dtype.__name__}", {"table": table.astype(dtype)}, text)
+    for dtype in (np.float64, np.float16, np.int32):
+        text = f"scales must be float32, not {dtype.__name__}"
+        yield bad(f"scales-{dtype.__name__}", {"scales": scales.astype(dtype)}, text)
+    for dtype in (np.float64, np.float16)[: 2 if op == "gather" else 1]:
+        text = f"out must be float32 beside a table of int8, not {dtype.__name__}"
+        yield bad(f"out-{dtype.__name__}", {"out": out.astype(dtype)}, text)
+    names = "float32, float64, float16 or bfloat16" if op == "gather" else "float32 or float64"
+    yield bad("out-int8", {"out": out.astype(np.int8)}, f"out must be {names}, not int8")
+    swapped = scales.dtype.newbyteorder()
+    text = f"scales must be float32, not {swapped.str} (not the byte order of this machine)"
+    yield bad("scales-byte-order", {"scales": scales.astype(swapped)}, text)
+    yield bad("scales-list", {"scales": scales.tolist()}, "scales must be an array, not list: it is never copied")
+    yield bad("scales-rank", {"scales": scales[None]}, "scales must have 1 dimension, not 2")
+    text = f"scales has {ROWS - 1} entries where the other arguments have {ROWS}"
+    yield bad("scales-short", {"scales": scales[1:]}, text, ValueError)
+    for id, wrong in (("apart", np.repeat(scales, 2)[::2]), ("misaligned", misaligned(scales))):
+        text = "scales of 1 dimensions must be C-contiguous and aligned"
+        yield bad(f"scales-{id}", {"scales": wrong}, text, ValueError)
+    for id, strided in (("apart", np.repeat(table, 2, axis=1)[:, ::2]), ("fortran", np.asfortranarray(table))):
+        text = f"the rows of table must be contiguous and aligned: its strides are {strided.strides} bytes"
+        yield bad(id, {"table": strided}, text, ValueError)
+    for dtype in (np.uint8, np.bool_, np.int16):
+        text = f"table must be {elements(op)}, not {np.dtype(dtype).name}"
+        yield bad(np.dtype(dtype).name, {"table": table.astype(dtype)}, text)
+    memory = np.zeros(4096, np.uint8)
+    within = memory[8:][: out.nbytes].view(np.float32).reshape(out.shape)
+    for name, a in (("table", table), ("scales", scales)):
+        shared = memory[: a.nbytes].view(a.dtype).reshape(a.shape)
+        text = f"out overlaps {name} in memory"
+        yield bad(f"out-overlaps-{name}", {name: shared, "out": within}, text, ValueError)
+    for given in ({}, {"out": None} | ({"argmax": None} if "argmax" in whole else {})):
+        text = f"indices[2] = {ROWS} is out of range for a table of {ROWS} rows"
+        wrong = given | {"indices": _put(whole["indices"], (2,), ROWS)}
+        yield bad(f"indices-{len(given)}", wrong, text, IndexError)
+    if "weights" in whole:
+        text = "weights must be float32 beside a table of int8, not float64"
+        yield bad("weights", {"weights": whole["weights"].astype(np.float64)}, text)
+
+
 def _from_table(op: str) -> Iterator[Bad]:
     first: dict[str, str] = {}
     letters: set[str] = set()
     for arg in OPS[op]:
+        if arg.name == "scales":
+            yield from _of_int8(op)
+            continue
         yield from _of_dtype(op, arg, first)
         yield from _of_shape(op, arg, letters)
         yield from _of_layout(op, arg)

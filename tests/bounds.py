@@ -165,7 +165,8 @@ def _analysed(op: str, case: Case, eps: float) -> tuple[Results, Results]:
     exact = _floats(case, np.nan_to_num)
     match op:
         case "gather":
-            return results(reference, op, exact), {"result": 0}
+            scaled = eps * reference.gather(**_absolute(case)) if "scales" in case else 0
+            return results(reference, op, exact), {"result": scaled}
         case "embedding_bag":
             return results(reference, op, exact), _embedding_bag(case, eps)
         case "weights_grad" if case.get("mode") == "max":  # a dot product over the columns that came from a lookup

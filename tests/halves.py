@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import bounds
-from cases import SAMPLES, Array, Case
+from cases import SAMPLES, Array, Case, relaid
 from hotrow import ops, reference
 from hotrow._ops import INDICES, OPS
 from hotrow.optim import StepOptions
@@ -101,18 +101,9 @@ def hard_numbers(half: Any) -> Array:
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
-def narrow(a: Array, half: Any) -> Array:
-    """In the same layout, whatever lies between its rows."""
-    base = a if a.base is None else a.base
-    start = a.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-    view = np.ndarray(a.shape, half, base.astype(half).view(np.uint16), start // 2, [s // 2 for s in a.strides])
-    view.flags.writeable = a.flags.writeable
-    return view
-
-
 def halved(case: Case, op: str, half: Any) -> Case:
     names = {arg.name for arg in OPS[op] if arg.dtype == "E"} & {k for k, v in case.items() if v is not None}
-    return case | {name: narrow(case[name], half) for name in names}
+    return case | {name: relaid(case[name], lambda base: base.astype(half)) for name in names}
 
 
 def widened(case: Case) -> Case:

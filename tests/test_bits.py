@@ -48,7 +48,7 @@ def _large(op: str, indices: Array, mode: str) -> Case:
             case["out"] = np.full(shape, np.nan, np.float32)
         elif arg.name == "argmax" and mode == "max":
             case["argmax"] = rng.integers(0, 2, shape, np.int32)
-        elif arg.name not in ("indices", "offsets", "argmax"):
+        elif arg.name not in ("indices", "offsets", "argmax", "scales"):
             dtype = np.float32 if arg.dtype in "EF" else arg.dtype
             case[arg.name] = (9 * rng.random(shape)).astype(dtype)
     if op == "sgd_step":

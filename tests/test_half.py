@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import bounds
-from bad_inputs import good
+from bad_inputs import elements, good
 from cases import Case
 from conftest import BACKENDS, using
 from halves import (
@@ -210,7 +210,8 @@ def test_other_dtypes_of_tables(op: str) -> None:
         wrong += [np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(ml_dtypes.float8_e5m2)]
     for dtype in wrong:
         name = dtype.name if dtype.isnative else f"{dtype.str} (not the byte order of this machine)"
-        table, text = np.zeros((11, 5), dtype), f"table must be float32, float64, float16 or bfloat16, not {name}"
-        _refused(op, good(op) | {"table": table}, text)
+        table, text = np.zeros((11, 5), dtype), "table must be {}, not " + name
+        _refused(op, good(op) | {"table": table}, text.format(elements(op)))
+        text = text.format("float32, float64, float16 or bfloat16")
         with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
             optim.SGD(table, lr=0.1)

@@ -36,6 +36,8 @@ def run(table, n):
     for step in (
         lambda: hotrow.gather(table, indices),
         lambda: hotrow.embedding_bag(table, indices, offsets),
+        lambda: hotrow.gather(table.view(np.int8), indices, scales=of_rows),
+        lambda: hotrow.embedding_bag(table.view(np.int8), indices, offsets, scales=of_rows),
         lambda: hotrow.scatter_add(table, indices, grads),
         lambda: hotrow.coalesce(indices, grads),
         lambda: hotrow.sgd_step(table, indices, grads, lr=0.1, momentum=0.9, momentum_buffer=one),
@@ -86,6 +88,16 @@ def test_rows_past_two_to_the_31(backend: ModuleType, tmp_path: Path, width: int
         assert not table[neighbour].any()
     with pytest.raises(IndexError, match=rf"indices\[0\] = {TWO_31 + 10} is out of range"):
         hotrow.gather(table, [TWO_31 + 10])
+
+
+def test_int8_rows_past_two_to_the_31(backend: ModuleType, tmp_path: Path) -> None:
+    table = sparse(tmp_path / "table", TWO_31 + 10, 1).view(np.int8)  # of 4 columns
+    scales = sparse(tmp_path / "scales", TWO_31 + 10, 1)[:, 0]
+    rows = np.array([TWO_31 + 3, 5, TWO_31 + 9, 0])
+    table[rows], scales[rows] = np.arange(16).reshape(4, 4), (0.5, 2, 4, 8)
+    want = np.arange(16).reshape(4, 4) * np.float32([[0.5], [2], [4], [8]])
+    np.testing.assert_array_equal(hotrow.gather(table, rows, scales=scales), want)
+    np.testing.assert_array_equal(hotrow.embedding_bag(table, rows, [0, 4], scales=scales)[0], want.sum(axis=0))
 
 
 def test_elements_past_two_to_the_31(backend: ModuleType, tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ auto with_element(const py::array& a, Body&& body) {
     }
 }
 
+// As with_element, for tables that are read alone: int8 ones too.
+template <class Body>
+auto with_any_element(const py::array& a, Body&& body) {
+    if (a.dtype().char_() == 'b') return body(type_tag<int8_t>{});
+    return with_element(a, body);
+}
+
 template <class Body>
 auto with_index(const py::array& a, Body&& body) {
     const py::dtype dtype = a.dtype();
@@ -51,6 +58,11 @@ auto with_index(const py::array& a, Body&& body) {
 template <class Body>
 auto with_types(const py::array& table, const py::array& indices, Body&& body) {
     return with_element(table, [&](auto e) { return with_index(indices, [&](auto i) { return body(e, i); }); });
+}
+
+template <class Body>
+auto with_any_types(const py::array& table, const py::array& indices, Body&& body) {
+    return with_any_element(table, [&](auto e) { return with_index(indices, [&](auto i) { return body(e, i); }); });
 }
 
 template <class Body>

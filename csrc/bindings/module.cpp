@@ -19,24 +19,26 @@ namespace {
     using F [[maybe_unused]] = real<E>;   \
     using I = typename decltype(i)::type
 
-void gather(const py::array& table, const py::array& indices, py::array out, int threads) {
-    with_types(table, indices, [&](auto e, auto i) {
-        HOTROW_TYPES(e, i);
-        const auto t = matrix<E>(table);
-        const auto* rows = vector<I>(indices);
-        const auto o = writable_matrix<E>(out);
-        const int64_t n = indices.size();
-        py::gil_scoped_release nogil;
-        plan::gather<E>(t, rows, n, o, threads);
-    });
-}
-
 using Optional = std::optional<py::array>;
 
 template <class T>
 const T* vector_or_null(const Optional& a) {
     return a ? vector<T>(*a) : nullptr;
 }
+
+void gather(const py::array& table, const py::array& indices, const Optional& scales, py::array out, int threads) {
+    with_any_types(table, indices, [&](auto e, auto i) {
+        HOTROW_TYPES(e, i);
+        const auto t = matrix<E>(table);
+        const auto* rows = vector<I>(indices);
+        const float* const s = vector_or_null<float>(scales);
+        const auto o = writable_matrix<gathered<E>>(out);
+        const int64_t n = indices.size();
+        py::gil_scoped_release nogil;
+        plan::gather<E>(t, rows, s, n, o, threads);
+    });
+}
+
 template <class T>
 Mat<T> writable_or_empty(Optional& a) {
     return a ? writable_matrix<T>(*a) : Mat<T>{};
@@ -51,7 +53,8 @@ Mat<T> writable_or_empty(Optional& a) {
 template <class F, class I>
 Pooled<F, I> pooled(HOTROW_LOOKUPS, HOTROW_POOLING, bool by_frequency = false) {
     const auto g = matrix<F>(grads);
-    return {{vector<I>(indices), vector_or_null<int64_t>(offsets), vector_or_null<F>(weights), padding_idx, Mode(mode), {}},
+    return {{vector<I>(indices), vector_or_null<int64_t>(offsets), vector_or_null<F>(weights), padding_idx, Mode(mode),
+             {}, nullptr},
             indices.size(),
             g.rows,
             argmax ? matrix<int32_t>(*argmax) : Mat<const int32_t>{},
@@ -59,13 +62,14 @@ Pooled<F, I> pooled(HOTROW_LOOKUPS, HOTROW_POOLING, bool by_frequency = false) {
             by_frequency};
 }
 
-bool embedding_bag(const py::array& table, const py::array& indices, const py::array& offsets, const Optional& weights,
-                   Optional argmax, py::array out, HOTROW_POOLING, int threads) {
-    return with_types(table, indices, [&](auto e, auto i) {
+bool embedding_bag(const py::array& table, const py::array& indices, const py::array& offsets, const Optional& scales,
+                   const Optional& weights, Optional argmax, py::array out, HOTROW_POOLING, int threads) {
+    return with_any_types(table, indices, [&](auto e, auto i) {
         HOTROW_TYPES(e, i);
         const auto t = matrix<E>(table);
-        const Bags<F, I> bags{vector<I>(indices), vector<int64_t>(offsets), vector_or_null<F>(weights),
-                              padding_idx,        Mode(mode),               writable_or_empty<int32_t>(argmax)};
+        const Bags<F, I> bags{vector<I>(indices),   vector<int64_t>(offsets), vector_or_null<F>(weights),
+                              padding_idx,          Mode(mode),               writable_or_empty<int32_t>(argmax),
+                              vector_or_null<float>(scales)};
         const auto o = writable_matrix<F>(out);
         py::gil_scoped_release nogil;
         return plan::embedding_bag<E>(t, bags, o.rows, o, threads);

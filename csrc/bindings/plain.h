@@ -49,13 +49,14 @@ inline Span span(const py::array& a) {
 // The argument table of one operator, see hotrow._ops.
 class Plain {
 public:
-    // arguments: (dtype letter or name, shape, role, bound or None, whether None will do)
+    // arguments: (dtype letter or name, shape, role, bound or None, whether None will do). That of float32 is `scales`.
     explicit Plain(const std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
                                                 std::optional<std::string>, bool>>& arguments) {
         for (const auto& [dtype, shape, role, bound, optional] : arguments) {
             const char kind = dtype == "E" ? 'F' : dtype.size() == 1 ? dtype[0] : '\0';
             Argument a{kind, nullptr, {}, role != "in",
                        optional || role == "out", !bound ? -1 : *bound == "int64" ? kLetters : letter(*bound)};
+            if (dtype == "float32") scales_ = arguments_.size();
             if (a.kind == 0) a.dtype = py::dtype(dtype).release().ptr();  // kept as long as the module
             for (const std::string& axis : shape) a.shape.push_back(letter(axis));
             arguments_.push_back(a);
@@ -69,11 +70,13 @@ public:
         int64_t lengths[kLetters];
         std::fill(lengths, lengths + kLetters, -1);
         PyObject* kinds[2] = {};  // of 'F' and of 'I'
+        bool quantized = false;   // whether the table is int8
         std::vector<Span> spans(arguments_.size());
         py::handle any;
         for (size_t k = 0; k < arguments_.size(); ++k) {
             const Argument& argument = arguments_[k];
             const py::handle value = values[k];
+            if (scales_ && k == scales_ && value.is_none() == quantized) return py::none();
             if (value.is_none()) {
                 if (!argument.may_be_none) return py::none();
                 if (argument.shape[0] == kAndOne + 'B' - 'A') lengths['B' - 'A'] = lengths['N' - 'A'];
@@ -81,7 +84,7 @@ public:
             }
             if (Py_TYPE(value.ptr()) != array_type()) return py::none();
             const auto a = py::reinterpret_borrow<py::array>(value);
-            if (!dtype_is_plain(argument, a, kinds) || !layout_is_plain(argument, a)) return py::none();
+            if (!dtype_is_plain(argument, a, kinds, quantized) || !layout_is_plain(argument, a)) return py::none();
             if (argument.shape[0] == kAnyShape) {
                 if (argument.shape.size() == 1) any = value;
                 else if (!extends(a, any, lengths['D' - 'A'])) return py::none();
@@ -123,12 +126,17 @@ private:
     static PyTypeObject* array_type() { return py::detail::npy_api::get().PyArray_Type_; }
 
     // NumPy has one object for each of these dtypes; another that is equal is not plain.
-    static bool dtype_is_plain(const Argument& argument, const py::array& a, PyObject** kinds) {
+    bool dtype_is_plain(const Argument& argument, const py::array& a, PyObject** kinds, bool& quantized) const {
+        static PyObject* const int8 = py::dtype::of<int8_t>().release().ptr();
         static PyObject* const known[2][2] = {
             {py::dtype::of<float>().release().ptr(), py::dtype::of<double>().release().ptr()},
             {py::dtype::of<int32_t>().release().ptr(), py::dtype::of<int64_t>().release().ptr()}};
         PyObject* const dtype = py::detail::array_proxy(a.ptr())->descr;
         if (argument.kind == 0) return dtype == argument.dtype;
+        if (scales_ && !kinds[0] && dtype == int8) {  // of the table, which comes first
+            kinds[0] = known[0][0];
+            return quantized = true;
+        }
         const int kind = argument.kind == 'I';
         if (dtype != known[kind][0] && dtype != known[kind][1]) return false;
         if (!kinds[kind]) kinds[kind] = dtype;
@@ -170,6 +178,7 @@ private:
     }
 
     std::vector<Argument> arguments_;
+    size_t scales_ = 0;           // where they stand, if any: the table may then be int8
     std::vector<py::str> names_;  // of the letters
 };
 

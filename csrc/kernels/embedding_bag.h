@@ -1,5 +1,6 @@
 #pragma once
 #include "kernels/half.h"
+#include "kernels/int8.h"
 #include "runtime/pooling.h"
 
 namespace hotrow {
@@ -51,7 +52,8 @@ HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range,
                     return;
                 }
                 if (*j == padding) return;
-                const F weight = Weighted && bags.weights ? bags.weights[j - bags.indices] : F(1);
+                F weight = Weighted && bags.weights ? bags.weights[j - bags.indices] : F(1);
+                if constexpr (scaled<E>) weight *= bags.scales[*j];
                 pool_row<Max, N>(base + *j * stride, weight, Weighted, first, tail, acc);
                 first = false;
             };
@@ -59,6 +61,7 @@ HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range,
             const I* const fetch_stop = lookups_end - end < fetch ? bags.indices + lookups_end - fetch : stop;
             for (; j < fetch_stop; ++j) {
                 prefetch_block<N>(prefetch_address(base, j[fetch], stride), tail, offset, near);
+                if constexpr (scaled<E>) __builtin_prefetch(prefetch_address(bags.scales, j[fetch]), 0, 3);
                 add(j);
             }
             for (; j < stop; ++j) add(j);
@@ -85,7 +88,8 @@ void bag_argmax(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<con
             const int64_t index = bags.indices[j];
             if (index == bags.padding_idx || uint64_t(index) >= uint64_t(table.rows)) continue;
             const E* const row = table.row(index);
-            const F weight = bags.weights ? bags.weights[j] : F(1);
+            F weight = bags.weights ? bags.weights[j] : F(1);
+            if constexpr (scaled<E>) weight *= bags.scales[index];
             const int32_t place = int32_t(j - bags.offsets[b]);
             for_registers<F>(out.cols, [=](int64_t d, auto tail) HOTROW_INLINE_LAMBDA {
                 alignas(64) F values[lanes<F>];
@@ -103,6 +107,7 @@ void bag_argmax(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<con
 // mean:  sum / sum_j w[j]                                     without those where indices[j] == padding_idx
 // sqrtn: sum / sqrt(sum_j w[j]^2)
 // max:   out[b, d] = max_j w[j] table[indices[j], d]          zeros for an empty bag
+// where table[r, :] of an int8 table stands for scales[r] table[r, :]: its scale is multiplied into w[j] first.
 // Lookups outside the table are left out and clear `in_range`.
 template <class E, class I, class F = real<E>>
 void embedding_bag(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {

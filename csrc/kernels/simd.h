@@ -295,13 +295,16 @@ HOTROW_INLINE void for_blocks(int64_t cols, Body&& body) {
     }
 }
 
-// Rows of 16-bit elements are widened as they are loaded: see half.h.
+// Rows of 16-bit and 8-bit elements are widened as they are loaded: see half.h and int8.h.
 HOTROW_INLINE pack<float> load(const Half* p);
 HOTROW_INLINE pack<float> load(const BFloat* p);
+HOTROW_INLINE pack<float> load(const int8_t* p);
 template <class End>
 HOTROW_INLINE pack<float> load(const Half* p, End tail);
 template <class End>
 HOTROW_INLINE pack<float> load(const BFloat* p, End tail);
+HOTROW_INLINE pack<float> load(const int8_t* p, Whole<float>);
+HOTROW_INLINE pack<float> load(const int8_t* p, Tail<float> tail);
 
 // The k-th of N registers of a block: whole, but for the last.
 template <int N, class T, class End>

@@ -14,10 +14,17 @@
 namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
-template <class E, class I, class F = real<E>>
+template <class E, class I, class F = real<E>, class Q = E>
 constexpr Ops<E, I> ops = {
     &all_below<I>, &gather_streaming<E, I>, &squares<F, I>, &renorm<E, I>,
 #define HOTROW_OP(name, compiled_for, signature) &name<compiled_for, I>,
+#include "ops.def"
+#undef HOTROW_OP
+};
+template <class I, class Q = int8_t>
+constexpr Ops<Q, I> quantized_ops = {
+    &gather_streaming<Q, I>,
+#define HOTROW_OP(name, compiled_for, signature) HOTROW_QUANTIZED_##compiled_for(&name<Q, I>, )
 #include "ops.def"
 #undef HOTROW_OP
 };
@@ -26,6 +33,6 @@ constexpr Ops<E, I> ops = {
 extern const Kernels kernels;
 const Kernels kernels = {HOTROW_STRING(HOTROW_ISA), ops<float, int32_t>, ops<float, int64_t>, ops<double, int32_t>,
                          ops<double, int64_t>, ops<Half, int32_t>, ops<Half, int64_t>, ops<BFloat, int32_t>,
-                         ops<BFloat, int64_t>};
+                         ops<BFloat, int64_t>, quantized_ops<int32_t>, quantized_ops<int64_t>};
 }  // namespace HOTROW_ISA
 }  // namespace hotrow

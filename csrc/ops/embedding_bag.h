@@ -1,5 +1,6 @@
 // Plans of embedding_bag and weights_grad: bags split so that each thread has about as many lookups and bags.
-// Both move N D reads, and B D writes or reads; N D flops, or 2 N D. The floor is the random-row read rate.
+// Both move N D reads, and B D writes or reads; N D flops, or 2 N D. The floor is the random-row read rate. Of an int8
+// table N (D + 4) bytes are read.
 #pragma once
 #include <atomic>
 

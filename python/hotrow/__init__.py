@@ -25,10 +25,12 @@ from hotrow.ops import (
     skipgram_step,
     weights_grad,
 )
+from hotrow.quantized import QuantizedTable, quantize
 from hotrow.sampling import Sampling
 from hotrow.vectors import WordVectors
 
 __all__ = [
+    "QuantizedTable",
     "Sampling",
     "SparseGrad",
     "WordVectors",
@@ -42,6 +44,7 @@ __all__ = [
     "get_num_threads",
     "num_threads",
     "optim",
+    "quantize",
     "reference",
     "rmsprop_step",
     "rowwise_adagrad_step",

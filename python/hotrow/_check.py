@@ -26,10 +26,11 @@ _DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
     "I": INDICES,
     "int64": INDICES,  # offsets: int32 ones are widened, a copy of B + 1 numbers
     "int32": (np.dtype(np.int32),),
+    "float32": (np.dtype(np.float32),),
     "uint32": (np.dtype(np.uint32),),
 }
 _MAX = MODES.index("max")
-_FLOAT32 = np.dtype(np.float32)
+_FLOAT32, _INT8 = np.dtype(np.float32), np.dtype(np.int8)
 _ANY_ROW = 2**63  # more than an int64 can name
 
 
@@ -44,16 +45,18 @@ class _Spec:
         "dims",
         "dtypes",
         "element",
+        "kept",
         "kind",
         "name",
         "optional",
         "plain",
         "row_strided",
+        "scales",
         "widen",
         "written",
     )
 
-    def __init__(self, arg: Arg) -> None:
+    def __init__(self, arg: Arg, op: str) -> None:
         self.arg = arg
         self.name = arg.name
         self.kind = arg.dtype
@@ -67,11 +70,16 @@ class _Spec:
         self.written = arg.role != "in"
         self.row_strided = arg.dtype in "EF" and len(arg.shape) == 2
         self.element = arg.dtype == "E"
+        self.scales = arg.name == "scales"
+        self.kept = self.written or self.row_strided or self.scales  # never copied
         names = [d.name for d in self.dtypes] + ["bfloat16"] * self.element
+        if self.element and not self.written and any(other.name == "scales" for other in OPS[op]):
+            self.dtypes += (_INT8,)
+            names.append("int8")
         self.allowed = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-_SPECS = {op: tuple(_Spec(arg) for arg in args) for op, args in OPS.items()}
+_SPECS = {op: tuple(_Spec(arg, op) for arg in args) for op, args in OPS.items()}
 _PLAIN: dict[str, Any] = {}  # what the native backend makes of a table entry
 _BOUNDED = {op: tuple((i, arg.name, arg.bound) for i, arg in enumerate(args) if arg.bound) for op, args in OPS.items()}
 _WRITTEN = {op: sum(1 << i for i, arg in enumerate(args) if arg.role != "in") for op, args in OPS.items()}
@@ -93,6 +101,8 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
     kinds: dict[str, np.dtype[Any]] = {}
     checked: list[Any] = []
     for spec, a in zip(_SPECS[op], values):  # noqa: B905 - strict=True costs a tenth of a small call
+        if spec.scales and (a is None) == (kinds["E"] == _INT8):
+            _wrong_scales(kinds["E"])
         if a is None:
             if spec.optional:
                 checked.append(None)
@@ -106,7 +116,7 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
             a = _as_array(spec, a)
         dtype = a.dtype
         if dtype not in spec.dtypes and not (spec.element and _is_bfloat16(dtype)):
-            raise TypeError(f"{spec.name} must be {spec.allowed}, not {_dtype_name(dtype)}")
+            _wrong_dtype(spec, dtype)
         if spec.element:
             wide = dtype.itemsize > 2 and kinds.setdefault("F", dtype) is dtype
             if not wide or kinds.setdefault("E", dtype) is not dtype:
@@ -172,7 +182,7 @@ def table(value: Any) -> Array:
         raise TypeError(f"table must be a NumPy array, not {type(value).__name__}: it is never copied")
     spec = _SPECS["scatter_add"][-1]
     if value.dtype not in spec.dtypes and not _is_bfloat16(value.dtype):
-        raise TypeError(f"table must be {spec.allowed}, not {_dtype_name(value.dtype)}")
+        _wrong_dtype(spec, value.dtype)
     if value.ndim != 2:
         raise TypeError(f"table must have 2 dimensions, not {value.ndim}")
     return value
@@ -184,7 +194,7 @@ def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
 
 
 def real_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What arithmetic on a table of this dtype is done in: float32 for 16 bits."""
+    """What arithmetic on a table of this dtype is done in: float32 for 16 and 8 bits."""
     return dtype if dtype.itemsize > 2 else _FLOAT32
 
 
@@ -192,6 +202,10 @@ def _check_element(
     op: str, spec: _Spec, dtype: np.dtype[Any], kinds: dict[str, np.dtype[Any]], given: list[Any]
 ) -> None:
     kind, real = kinds.setdefault("E", dtype), real_dtype(dtype)
+    if kind == _INT8 and spec.written:
+        if dtype != _FLOAT32:
+            raise TypeError(f"{spec.name} must be float32 beside a table of int8, not {dtype.name}")
+        return
     if kind is not dtype and kind != dtype:
         first = _first(op, "E", given)
         if spec.written and not first.written:
@@ -201,6 +215,17 @@ def _check_element(
     if found is not real and found != real:  # the table decides, wherever it stands
         reason = f"as {spec.name} is" if real is dtype else f"beside a {spec.name} of {dtype.name}"
         raise TypeError(f"{_first(op, 'F', given).name} must be {real.name} {reason}, not {found.name}")
+
+
+def _wrong_dtype(spec: _Spec, dtype: np.dtype[Any]) -> NoReturn:
+    hint = ": gather and embedding_bag alone read int8 tables" if dtype == _INT8 and spec.name.endswith("table") else ""
+    raise TypeError(f"{spec.name} must be {spec.allowed}, not {_dtype_name(dtype)}{hint}")
+
+
+def _wrong_scales(table: np.dtype[Any]) -> NoReturn:
+    if table == _INT8:
+        raise TypeError("an int8 table needs scales, one for each row (hotrow.quantize makes both)")
+    raise TypeError(f"scales belong to an int8 table, not to one of {table.name}")
 
 
 def _mixed(op: str, spec: _Spec, dtype: np.dtype[Any], kinds: dict[str, np.dtype[Any]], given: list[Any]) -> NoReturn:
@@ -225,7 +250,7 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 def _as_array(spec: _Spec, value: Any) -> Array:
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
-    copied = not (spec.row_strided or spec.written)
+    copied = not spec.kept
     if not copied and (isinstance(value, Sequence) or not hasattr(value, "__array__")):
         raise TypeError(f"{spec.name} must be an array, not {type(value).__name__}: it is never copied")
     try:
@@ -268,7 +293,7 @@ def _check_layout(spec: _Spec, a: Array) -> Array:
     """What is not plainly contiguous, aligned and writable. Rows of matrices contiguous, written ones apart."""
     if spec.written and not a.flags.writeable:
         raise ValueError(f"{spec.name} is read-only and cannot be written")
-    if not (spec.row_strided or spec.written):
+    if not spec.kept:
         return a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C")
     if a.ndim != 2:
         if not a.flags.c_contiguous or not a.flags.aligned:
@@ -284,7 +309,8 @@ def _check_layout(spec: _Spec, a: Array) -> Array:
 
 def _allocate(spec: _Spec, dims: Dims, kinds: dict[str, np.dtype[Any]]) -> Array:
     shape = (*dims["..."], dims["D"]) if spec.any_rank else tuple(dims[letter] for letter in spec.dims)
-    return np.empty(shape, kinds[spec.kind])
+    dtype = kinds[spec.kind]
+    return np.empty(shape, dtype if dtype.itemsize > 1 else _FLOAT32)  # what is made of int8
 
 
 def _check_overlap(op: str, checked: list[Any]) -> None:

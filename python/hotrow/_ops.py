@@ -18,8 +18,9 @@ MODES = ("sum", "mean", "sqrtn", "max")  # as enum Mode in csrc/view.h
 class Arg:
     """One array argument.
 
-    dtype: "E" (a table's elements), "F" (what is computed with: E, or float32 where E has 16 bits), "I" (the operator's
-        index dtype) or the name of a fixed one.
+    dtype: "E" (a table's elements: where the operator takes scales, int8 too, and an output of E is then float32), "F"
+        (what is computed with: E, or float32 where E has 16 or 8 bits), "I" (the operator's index dtype) or the name
+        of a fixed one.
     shape: a letter for each axis, equal letters being equal lengths; "..." is any number of axes, "B+1" is B + 1.
     role: "in", "inout" (updated in place) or "out" (overwritten, allocated when it is None).
     bound: the letter that the values must stay below, for indices.
@@ -42,6 +43,10 @@ def _indices(name: str = "indices", shape: tuple[str, ...] = ("N",), bound: str 
     return Arg(name, "I", shape, bound=bound)
 
 
+# Of an int8 table: with any other it must be None.
+_SCALES = Arg("scales", "float32", ("R",), optional=True)
+
+
 def _state(name: str, shape: tuple[str, ...] = ("R", "D"), dtype: str = "F", optional: bool = False) -> Arg:
     return Arg(name, dtype, shape, "inout", optional=optional)
 
@@ -60,11 +65,12 @@ def _lookups(bound: str = "R") -> tuple[Arg, ...]:
 _TABLE = _table(role="inout")
 
 OPS: dict[str, tuple[Arg, ...]] = {
-    "gather": (_table(), _indices(shape=("...",)), Arg("out", "E", ("...", "D"), "out")),
+    "gather": (_table(), _indices(shape=("...",)), _SCALES, Arg("out", "E", ("...", "D"), "out")),
     "embedding_bag": (
         _table(),
         _indices(),
         Arg("offsets", "int64", ("B+1",)),
+        _SCALES,
         Arg("weights", "F", ("N",), optional=True),
         Arg("argmax", "int32", ("B", "D"), "inout", optional=True),
         Arg("out", "F", ("B", "D"), "out"),

@@ -52,15 +52,25 @@ def empty_table(rows: int, width: int, dtype: Any = np.float32) -> Floats:
     return aligned(np.empty, rows, width, dtype)
 
 
-def gather(table: Floats, indices: ArrayLike, *, out: Floats | None = None) -> Floats:
+def gather(
+    table: Floats | NDArray[np.int8],
+    indices: ArrayLike,
+    *,
+    scales: NDArray[np.float32] | None = None,
+    out: Floats | None = None,
+) -> Floats:
     """Look rows up: a one-hot matrix times the table.
 
-    out[i, :] = table[indices[i], :]
+    out[i, :] = table[indices[i], :]                       or, of an int8 table,
+    out[i, :] = table[indices[i], :] scales[indices[i]]
 
     Args:
-        table (float32, float64, float16 or bfloat16[R, D]): may be a row-strided view, read-only or memory-mapped.
+        table (float32, float64, float16, bfloat16 or int8[R, D]): may be a row-strided view, read-only or
+            memory-mapped.
         indices (int32 or int64[...]): row numbers in [0, R), of any shape.
-        out (float[..., D]): where to write; default: a new array.
+        scales (float32[R]): of an int8 table, and of no other: what the elements of each row are multiples of, see
+            hotrow.quantize; contiguous.
+        out (float[..., D]): where to write, of the table's dtype, or float32 for int8; default: a new array.
 
     Returns:
         float[..., D]: out.
@@ -70,20 +80,21 @@ def gather(table: Floats, indices: ArrayLike, *, out: Floats | None = None) -> F
         ValueError: a wrong shape or layout; out overlaps an input.
         IndexError: an index outside [0, R).
     """
-    (table, rows, target), _ = _check.arrays("gather", table, indices, out)
+    (table, rows, scales, target), _ = _check.arrays("gather", table, indices, scales, out)
     if rows.ndim == 1:
-        _backend.kernels().gather(table, rows, target, _threads.count)
+        _backend.kernels().gather(table, rows, scales, target, _threads.count)
     else:
         flat = target.reshape(rows.size, table.shape[1])
-        _backend.kernels().gather(table, rows.reshape(-1), flat, _threads.count)
+        _backend.kernels().gather(table, rows.reshape(-1), scales, flat, _threads.count)
     return target if out is None else out
 
 
 def embedding_bag(
-    table: Floats,
+    table: Floats | NDArray[np.int8],
     indices: ArrayLike,
     offsets: ArrayLike,
     *,
+    scales: NDArray[np.float32] | None = None,
     weights: ArrayLike | None = None,
     mode: str = "sum",
     padding_idx: int | None = None,
@@ -98,13 +109,15 @@ def embedding_bag(
     sqrtn: sum / sqrt(sum_j weights[j]^2)
     max:   out[b, d] = max_j weights[j] table[indices[j], d]; NaN if any is
 
-    A bag without lookups, or whose divisor is zero, is a row of zeros.
+    where table[r, :] of an int8 table stands for table[r, :] scales[r]. A bag without lookups, or whose divisor is
+    zero, is a row of zeros.
 
     Args:
-        table (float32, float64, float16 or bfloat16[R, D]): may be a row-strided view, read-only or memory-mapped. One
-            of 16 bits is computed in float32, of which weights and out then are.
+        table (float32, float64, float16, bfloat16 or int8[R, D]): may be a row-strided view, read-only or
+            memory-mapped. One of 16 or 8 bits is computed in float32, of which weights and out then are.
         indices (int32 or int64[N]): row numbers in [0, R), bag after bag.
         offsets (int32 or int64[B + 1]): where each bag starts in indices, and N.
+        scales (float32[R]): of an int8 table, and of no other, as gather.
         weights (float[N]): one factor per lookup, of the table's dtype; default: ones.
         mode ("sum" | "mean" | "sqrtn" | "max"): how to pool.
         padding_idx (int): lookups of this row are left out (and not counted by mean and sqrtn); default: none.
@@ -131,9 +144,10 @@ def embedding_bag(
             offsets = np.append(starts.astype(np.int64), np.size(indices))
     # A new array is thrown away if an index turns out to be bad; one of the caller's must not be touched before.
     checked, dims = _check.arrays(
-        "embedding_bag", table, indices, offsets, weights, argmax, out, bounds=out is not None or argmax is not None
-    )
-    target = checked[5]
+        "embedding_bag", table, indices, offsets, scales, weights, argmax, out,
+        bounds=out is not None or argmax is not None,
+    )  # fmt: skip
+    target = checked[-1]
     _check.offsets(checked[2], dims["N"])
     padding = -1 if padding_idx is None else _check.padding(padding_idx, dims["R"])
     in_range = _backend.kernels().embedding_bag(*checked, number, padding, _threads.count)

@@ -25,9 +25,14 @@ def one_hot(indices: ArrayLike, rows: int) -> F64:
     return hot
 
 
-def gather(table: F64, indices: ArrayLike) -> F64:
-    """one_hot(indices) @ table"""
-    rows: F64 = one_hot(indices, len(table)) @ table
+def _in_full(table: F64, scales: ArrayLike | None) -> F64:
+    """What an int8 table stands for; any other is itself."""
+    return table if scales is None else table * np.asarray(scales, np.float64)[:, None]
+
+
+def gather(table: F64, indices: ArrayLike, *, scales: ArrayLike | None = None) -> F64:
+    """one_hot(indices) @ table, or of an int8 table one_hot(indices) @ diag(scales) @ table"""
+    rows: F64 = one_hot(indices, len(table)) @ _in_full(table, scales)
     return rows
 
 
@@ -62,6 +67,7 @@ def embedding_bag(
     indices: ArrayLike,
     offsets: ArrayLike,
     *,
+    scales: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     mode: str = "sum",
     padding_idx: int | None = None,
@@ -70,7 +76,9 @@ def embedding_bag(
     """multi_hot @ table, where multi_hot[b, r] sums the weights of bag b's lookups of row r; times a factor for mode.
 
     max: the largest of weights[j] * one_hot(indices[j]) @ table over the bag, and which lookup of the bag it was.
+    An int8 table is diag(scales) @ table.
     """
+    table = _in_full(table, scales)
     member, w, factor = _bags(indices, offsets, weights, mode, padding_idx)
     if mode == "max":
         pooled, rows = np.zeros((len(member), table.shape[1])), w[:, None] * table[np.asarray(indices)]

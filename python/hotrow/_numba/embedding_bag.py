@@ -64,8 +64,13 @@ def _keep_larger_at(source, w, first, j, target, place):
 
 
 @jit
-def _embedding_bag(table, indices, offsets, weights, weighted, argmax, placed, mode, padding_idx, begin, end, out):
-    """out[b, :] = pool of weights[j] * table[indices[j], :] over j in offsets[b] .. offsets[b + 1] - 1"""
+def _embedding_bag(
+    table, indices, offsets, scales, weights, weighted, argmax, placed, mode, padding_idx, begin, end, out
+):
+    """out[b, :] = pool of weights[j] * table[indices[j], :] over j in offsets[b] .. offsets[b + 1] - 1
+
+    With scales, weights[j] * scales[indices[j]] are the weights.
+    """
     one, zero = weights.dtype.type(1), weights.dtype.type(0)
     factors = bag_factors(indices, offsets, weights, weighted, mode, padding_idx, begin, end)
     wide = np.empty(out[3], weights.dtype)
@@ -80,6 +85,8 @@ def _embedding_bag(table, indices, offsets, weights, weighted, argmax, placed, m
                 continue
             source = read_row(table, indices[j], wide)
             w = weights[j] if weighted else one
+            if scales.size:
+                w *= scales[indices[j]]
             if mode != MAX:
                 for d in range(target.size):
                     target[d] += source[d] * w
@@ -98,6 +105,7 @@ def embedding_bag(
     table: Array,
     indices: Array,
     offsets: Array,
+    scales: Array | None,
     weights: Array | None,
     argmax: Array | None,
     out: Array,
@@ -108,12 +116,12 @@ def embedding_bag(
     if first_out_of_range(indices, len(table), threads) >= 0:
         return False
     t, i, s, w, o = table_view(table), vector(indices), vector(offsets), vector(weights, out.dtype), matrix(out, True)
-    a = matrix(np.empty((0, 0), np.int32) if argmax is None else argmax, True)
+    r, a = vector(scales, out.dtype), matrix(np.empty((0, 0), np.int32) if argmax is None else argmax, True)
     parts = useful_threads(i.size * table.shape[1] * table.itemsize, threads)
     parallel(
         _embedding_bag,
         [
-            (t, i, s, w, weights is not None, a, argmax is not None, mode, padding_idx, *piece, o)
+            (t, i, s, r, w, weights is not None, a, argmax is not None, mode, padding_idx, *piece, o)
             for piece in pieces_of_work(offsets, parts)
         ],
     )

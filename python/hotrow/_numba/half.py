@@ -1,4 +1,5 @@
 """Tables of 16-bit elements, float16 and bfloat16: their rows are widened to float32 and rounded where they are stored.
+Rows of int8 are widened for reading.
 
 Numba has no arithmetic on such elements: kernels see their bits, as uint16, and do the rest with integers and exact
 arithmetic, as csrc/kernels/half.h does, to the same bits. The view of such a table has a fifth entry: whether it is
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba.core import types
 from numba.extending import overload
 
 from hotrow._numba.random import GOLDEN, mix
@@ -119,6 +121,14 @@ def _widen_row(table, r, wide):
     return wide
 
 
+@inline
+def _widen_int8(table, r, wide):
+    q = row(table, r)
+    for d in range(q.size):
+        wide[d] = f32(q[d])
+    return wide
+
+
 @jit
 def _widen_element(table, r, d):
     h = row(table, r)[d]
@@ -151,18 +161,27 @@ def _round_rows(table, rows, begin, end, wide, stochastic, key):
 # --- what kernels call ------------------------------------------------------------------------------------------------
 
 
-def _chosen(half: Callable[..., Any], real: Callable[..., Any]) -> Any:
-    """A function for kernels, of a table and more: `half` on a table of 16-bit elements, `real` on others."""
+def _chosen(half: Callable[..., Any], real: Callable[..., Any], int8: Callable[..., Any] | None = None) -> Any:
+    """A function for kernels, of a table and more: `half` on a table of 16-bit elements, `int8`, `real` on others."""
+
+    def choose(table: Any, *_: Any) -> Callable[..., Any] | None:
+        if len(table) == 5:
+            return half
+        return int8 if table[0].dtype == types.int8 else real
 
     def function(*arguments: Any) -> None:
         raise NotImplementedError("for compiled kernels")
 
-    overload(function, inline="always", strict=False)(lambda *types: half if len(types[0]) == 5 else real)
+    overload(function, inline="always", strict=False)(choose)
     return function
 
 
 # Row r to be read: itself, or widened into the array `wide`.
-read_row = _chosen(lambda table, r, wide: _widen_row(table, r, wide), lambda table, r, wide: row(table, r))
+read_row = _chosen(
+    lambda table, r, wide: _widen_row(table, r, wide),
+    lambda table, r, wide: row(table, r),
+    lambda table, r, wide: _widen_int8(table, r, wide),
+)
 
 # table[r, d]
 read_element = _chosen(lambda table, r, d: _widen_element(table, r, d), lambda table, r, d: row(table, r)[d])
