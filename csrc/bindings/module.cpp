@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "bindings/plain.h"
+#include "bindings/text.h"
 #include "ops/embedding_bag.h"
 #include "ops/gather.h"
 #include "ops/optim.h"
@@ -276,6 +277,7 @@ PYBIND11_MODULE(_native, m) {
         .def(py::init<const std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
                                                    std::optional<std::string>, bool>>&>())
         .def("check", &Plain::check);
+    define_encoder(m);
     m.def("first_out_of_range", &first_out_of_range);
     m.def("offsets_rise", &offsets_rise);
     m.def("may_overlap", &may_overlap);

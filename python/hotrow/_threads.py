@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_MAX = 4096
+MAX = 4096
 
 
 def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -39,10 +39,10 @@ def _default() -> tuple[int, str]:
         value = os.environ.get(name, "").split(",")[0].strip()
         if not value:
             continue
-        if value.isdigit() and 1 <= int(value) <= _MAX:
+        if value.isdigit() and 1 <= int(value) <= MAX:
             return int(value), name
         if name == "HOTROW_NUM_THREADS":
-            raise ValueError(f"HOTROW_NUM_THREADS must be an integer in [1, {_MAX}], not {value!r}")
+            raise ValueError(f"HOTROW_NUM_THREADS must be an integer in [1, {MAX}], not {value!r}")
     return _available_cpus()
 
 
@@ -61,7 +61,7 @@ def set_num_threads(n: int) -> None:
     global count, source
     from hotrow import _check
 
-    count, source = _check.integer("n", n, 1, _MAX), "set_num_threads"
+    count, source = _check.integer("n", n, 1, MAX), "set_num_threads"
 
 
 def get_num_threads() -> int:

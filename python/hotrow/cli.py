@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import lzma
 import os
 import sys
 import time
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError, ImportError, EOFError, lzma.LZMAError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f"hotrow: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -111,17 +110,17 @@ def _check_target(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> text.Corpus:
+    started = time.perf_counter()
     if args.corpus:
         print(f"Reading {args.corpus}", flush=True)
-        sentences, unit = text.read_sentences(args.corpus), " lines"
+        corpus = text.encode_file(args.corpus, min_count=args.min_count, tokenized=False)
     else:
         print("Reading the English that ships with Python: its language reference and docstrings", flush=True)
-        sentences, unit = text.python_sentences(), " paragraphs"
-    started = time.perf_counter()
-    try:
-        corpus = text.encode(tqdm(sentences, unit=unit, unit_scale=True, leave=False, disable=None), args.min_count)
-    except (EOFError, lzma.LZMAError, ValueError) as error:
-        raise ValueError(f"{args.corpus or 'text of Python'}: {error}") from error
+        paragraphs = tqdm(text.python_sentences(), unit=" paragraphs", unit_scale=True, leave=False, disable=None)
+        try:
+            corpus = text.encode(paragraphs, args.min_count)
+        except ValueError as error:
+            raise ValueError(f"text of Python: {error}") from error
     print(
         f"{corpus.tokens.size:,} words, {len(corpus.words):,} different (each at least {args.min_count} times), "
         f"read in {time.perf_counter() - started:.1f} s\n"
