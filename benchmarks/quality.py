@@ -20,14 +20,6 @@ def scores(vectors: Any) -> dict[str, float]:
     return {name: 100 * vectors.evaluate_word_pairs(datapath(file))[1][0] for name, file in TEST_SETS.items()}
 
 
-def as_gensim(vectors: hotrow.WordVectors) -> Any:
-    from gensim.models import KeyedVectors
-
-    result = KeyedVectors(vectors.vectors.shape[1])
-    result.add_vectors(vectors.words, vectors.vectors)
-    return result
-
-
 def run(words: int, threads: int, seeds: int) -> None:
     name, sentences = read_corpus(words)
     corpus = text.encode(sentences, MIN_COUNT)
@@ -41,7 +33,7 @@ def run(words: int, threads: int, seeds: int) -> None:
             for trainer, rows in results.items():
                 if trainer == "hotrow":
                     seconds, ours = train_hotrow(corpus, seed)
-                    vectors = as_gensim(ours)
+                    vectors = ours.to_keyedvectors()
                 else:
                     seconds, vectors = train_gensim(sentences, threads, seed)
                 rows.append([corpus.tokens.size / seconds, *scores(vectors).values()])

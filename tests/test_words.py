@@ -1,13 +1,10 @@
-"""From text to word vectors and to a file: reading, encoding, training, comparing, saving, and the command line."""
+"""From text to word vectors: reading, encoding, training, and the command line."""
 
 from __future__ import annotations
 
 import gzip
 import lzma
 import os
-import stat
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,7 @@ import numpy as np
 import pytest
 
 import hotrow
-from cases import Array
-from hotrow import WordVectors, cli, text, vectors, word2vec
+from hotrow import WordVectors, cli, text, word2vec
 from hotrow.word2vec import train_skipgram
 
 POEM = "Tyger Tyger, burning bright,\nIn the forests of the night;\n\nWhat immortal hand or eye,\n"
@@ -140,104 +136,6 @@ def test_bad_training_options(options: dict[str, Any], message: str) -> None:
         train_skipgram(some_corpus(), bar=False, **options)
 
 
-# --- vectors ----------------------------------------------------------------------------------------------------------
-
-
-def test_most_similar() -> None:
-    v = np.array([[1, 0], [2, 2], [0, 3], [-1, 0], [0, 0]], np.float32)
-    found = WordVectors(["east", "north-east", "north", "west", "nowhere"], v)
-    near = found.most_similar("east")
-    assert [word for word, _ in near] == ["north-east", "north", "nowhere", "west"]
-    np.testing.assert_allclose([c for _, c in near], [0.5**0.5, 0, 0, -1], atol=1e-7)
-    assert found.most_similar("east", topn=1) == near[:1]
-    assert "east" in found
-    assert "south" not in found
-    assert len(found) == 5
-    assert np.shares_memory(found["north"], v)
-    for look_up in (found.most_similar, found.__getitem__):
-        with pytest.raises(KeyError, match="'south' is not among the 5 words"):
-            look_up("south")
-
-
-def test_words_and_vectors_must_match() -> None:
-    with pytest.raises(ValueError, match=r"^2 words need as many vectors, not an array of shape \(3, 1\)$"):
-        WordVectors(["a", "b"], np.ones((3, 1)))
-    with pytest.raises(ValueError, match=r"^the word 'a' stands twice$"):
-        WordVectors(["a", "b", "a"], np.ones((3, 1)))
-
-
-def _vectors(dtype: type) -> Array:
-    rng = np.random.default_rng(1)
-    v = rng.standard_normal((40, 9)).astype(dtype) * dtype(10.0) ** rng.integers(-30, 30, (40, 9)).astype(dtype)
-    v[0, :3] = 0.0, -0.0, np.finfo(dtype).smallest_subnormal
-    return v
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_saved_vectors_read_back_exactly(tmp_path: Path, dtype: type) -> None:
-    v, words = _vectors(dtype), ["naïve", "日本", *(f"w{i}" for i in range(38))]
-    path = tmp_path / "vectors.txt"
-    WordVectors(words, v).save_word2vec(path)
-    read = parse(path)
-    assert list(read) == words
-    assert np.array(list(read.values())).astype(dtype).tobytes() == v.tobytes()
-    assert os.listdir(tmp_path) == ["vectors.txt"]
-
-
-def test_gensim_reads_saved_vectors(tmp_path: Path) -> None:
-    models = pytest.importorskip("gensim.models")
-    path, v = tmp_path / "vectors.txt", _vectors(np.float32)
-    WordVectors([f"w{i}" for i in range(40)], v).save_word2vec(path)
-    np.testing.assert_array_equal(models.KeyedVectors.load_word2vec_format(str(path)).vectors, v)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
-def test_saved_files_have_the_usual_permissions(tmp_path: Path) -> None:
-    (tmp_path / "usual").touch()
-    WordVectors(["a"], np.ones((1, 1))).save_word2vec(str(tmp_path / "saved"))
-    assert stat.S_IMODE(os.stat(tmp_path / "saved").st_mode) == stat.S_IMODE(os.stat(tmp_path / "usual").st_mode)
-
-
-@pytest.mark.parametrize("fails", ["fsync", "replace"])
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
-def test_a_failed_save_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, error: BaseException
-) -> None:
-    def fail(*_: Any) -> None:
-        raise error
-
-    path = tmp_path / "vectors.txt"
-    path.write_text("before")
-    monkeypatch.setattr(vectors.os, fails, fail)
-    with pytest.raises(type(error)):
-        WordVectors(["a"], np.ones((1, 2))).save_word2vec(path)
-    assert path.read_text() == "before"
-    assert os.listdir(tmp_path) == ["vectors.txt"]
-
-
-def test_saving_follows_links_and_leaves_pipes(tmp_path: Path) -> None:
-    target, link, pipe = (tmp_path / name for name in ("target", "link", "pipe"))
-    target.write_text("before")
-    link.symlink_to(target)
-    saved = WordVectors(["a"], np.ones((1, 2)))
-    saved.save_word2vec(link)
-    assert link.is_symlink()
-    assert target.read_text() == "1 2\na 1 1\n"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor() as pool:
-        read = pool.submit(pipe.read_text)
-        saved.save_word2vec(pipe)
-        assert read.result() == "1 2\na 1 1\n"
-    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
-
-
-@pytest.mark.parametrize("word", ["two words", "", " led", "tail\n", "a\u00a0b", "a\tb"])
-def test_words_the_format_cannot_hold(tmp_path: Path, word: str) -> None:
-    with pytest.raises(ValueError, match=r"^word2vec text format cannot hold the word "):
-        WordVectors(["fine", word], np.ones((2, 1))).save_word2vec(tmp_path / "vectors.txt")
-    assert os.listdir(tmp_path) == []
-
-
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +150,15 @@ def test_demo_trains_on_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"13 vectors written to {saved} in word2vec text format" in shown
     assert "'lamb' is not among the words of the text" in complaints
     assert len(parse(saved)["tyger"]) == 8
+
+
+def test_demo_writes_the_format_of_the_suffix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, saved = tmp_path / "poem.txt", tmp_path / "vectors.npy"
+    path.write_text(POEM * 30)
+    options = ["--vectors", str(saved), "--size", "8", "--epochs", "1", "--min-count", "1"]
+    assert cli.main(["demo", "--corpus", str(path), *options]) == 0
+    assert f"13 vectors written to {saved} in .npy format" in capsys.readouterr().out
+    assert WordVectors.load(saved).vectors.shape == (13, 8)
 
 
 def test_demo_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +181,7 @@ def test_demo_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixtur
         (".", "it is a directory"),
         ("nowhere/vectors.txt", "there is no directory"),
         ("poem.txt", "is the corpus: choose another name"),
+        ("vectors.txt.gz", "compressed files are read, not written"),
     ],
 )
 def test_demo_refuses_a_bad_target_before_it_reads(

@@ -176,15 +176,15 @@ def lookups(op: str, *values: Any, mode: str, padding_idx: int | None) -> tuple[
     return checked, (number, skipped), dims["N"] > 0 and dims["D"] > 0
 
 
-def table(value: Any) -> Array:
+def table(value: Any, name: str = "table") -> Array:
     """A table that will be updated by many calls: of the right dtype and rank; each call sees to the rest."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"table must be a NumPy array, not {type(value).__name__}: it is never copied")
+        raise TypeError(f"{name} must be a NumPy array, not {type(value).__name__}: it is never copied")
     spec = _SPECS["scatter_add"][-1]
     if value.dtype not in spec.dtypes and not _is_bfloat16(value.dtype):
-        _wrong_dtype(spec, value.dtype)
+        _wrong_dtype(spec, value.dtype, name)
     if value.ndim != 2:
-        raise TypeError(f"table must have 2 dimensions, not {value.ndim}")
+        raise TypeError(f"{name} must have 2 dimensions, not {value.ndim}")
     return value
 
 
@@ -217,9 +217,10 @@ def _check_element(
         raise TypeError(f"{_first(op, 'F', given).name} must be {real.name} {reason}, not {found.name}")
 
 
-def _wrong_dtype(spec: _Spec, dtype: np.dtype[Any]) -> NoReturn:
-    hint = ": gather and embedding_bag alone read int8 tables" if dtype == _INT8 and spec.name.endswith("table") else ""
-    raise TypeError(f"{spec.name} must be {spec.allowed}, not {_dtype_name(dtype)}{hint}")
+def _wrong_dtype(spec: _Spec, dtype: np.dtype[Any], name: str | None = None) -> NoReturn:
+    name = name or spec.name
+    hint = ": gather and embedding_bag alone read int8 tables" if dtype == _INT8 and name.endswith("table") else ""
+    raise TypeError(f"{name} must be {spec.allowed}, not {_dtype_name(dtype)}{hint}")
 
 
 def _wrong_scales(table: np.dtype[Any]) -> NoReturn:

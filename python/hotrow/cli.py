@@ -1,4 +1,4 @@
-"""The command line: hotrow info, hotrow demo."""
+"""The command line: hotrow info, hotrow demo, hotrow similar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 import hotrow
-from hotrow import reference, text
+from hotrow import _formats, reference, text
 from hotrow.vectors import WordVectors
 from hotrow.word2vec import Trained, train_skipgram
 
@@ -57,6 +57,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", metavar="N", type=_at_least(0, int), default=1, help=f"seed of all draws {size}")
     demo.add_argument("words", nargs="*", metavar="WORD", help="show the neighbours of these words")
     demo.set_defaults(run=_demo)
+
+    about = "Show the nearest words of each word; with --minus, of the sum of all: king woman --minus man."
+    similar = commands.add_parser("similar", help="the nearest words in a file of word vectors", description=about)
+    similar.add_argument(
+        "vectors", metavar="VECTORS", type=Path, help="word2vec, GloVe, fastText .vec, safetensors, .npy"
+    )
+    similar.add_argument("words", nargs="+", metavar="WORD")
+    similar.add_argument("--minus", action="append", default=[], metavar="WORD", help="take away; may be repeated")
+    similar.add_argument("--topn", metavar="N", type=whole, default=10, help=f"how many {size}")
+    similar.add_argument("--format", choices=_formats.FORMATS, help="of the file (default: what its suffix says)")
+    similar.set_defaults(run=_similar)
     return parser
 
 
@@ -96,9 +107,14 @@ def _show_lookup() -> None:
     print(f"\nhotrow.gather(table, {indices.tolist()}) is equal to the product.\n")
 
 
+def _format_of(path: Path) -> str:
+    return _formats.choose(path, None, default="word2vec")
+
+
 def _check_target(args: argparse.Namespace) -> None:
     """Find out now what would fail after the training."""
     target = args.vectors.resolve()
+    _formats.check_writable(args.vectors, _format_of(args.vectors))
     if target.is_dir():
         raise ValueError(f"cannot write --vectors {args.vectors}: it is a directory")
     if not target.parent.is_dir():
@@ -156,10 +172,24 @@ def _demo(args: argparse.Namespace) -> int:
     vectors = WordVectors(corpus.words, trained.vectors)
     for word in asked or _telling_words(vectors):
         if word in vectors:
-            near = vectors.most_similar(word, 5)
+            near = vectors.most_similar(word, topn=5)
             print(f"  {word:>10}  " + "  ".join(f"{other} {cosine:.2f}" for other, cosine in near))
-    vectors.save_word2vec(args.vectors)
-    print(f"\n{len(vectors):,} vectors written to {args.vectors} in word2vec text format")
+    format = _format_of(args.vectors)
+    vectors.save(args.vectors, format)
+    print(f"\n{len(vectors):,} vectors written to {args.vectors} in {_formats.FORMATS[format]} format")
+    return 0
+
+
+def _similar(args: argparse.Namespace) -> int:
+    format = _formats.choose(args.vectors, args.format)
+    vectors = WordVectors.load(args.vectors, format, errors="replace", mmap=format == "npy")
+    unknown = [repr(word) for word in [*args.words, *args.minus] if word not in vectors]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: not among the {len(vectors):,} words of {args.vectors}")
+    for positive in [args.words] if args.minus else [[word] for word in args.words]:
+        print(" + ".join(positive) + "".join(f" - {word}" for word in args.minus))
+        for word, cosine in vectors.most_similar(positive, args.minus, args.topn):
+            print(f"  {cosine:6.3f}  {word}")
     return 0
 
 

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hotrow import _check, _encode, _threads
+from hotrow._files import OPENERS
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _TRIPLE_QUOTED = re.compile(r'"""(.*?)"""', re.DOTALL)
 _BLANK_LINE = re.compile(r"\n\s*\n")
-_OPENERS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 4 << 20  # bytes: some 10 ms of work, 64 KiB for each of the most threads that are worth their waking
 _MOST_THREADS = 64
@@ -62,7 +62,7 @@ def tokenize(text: str) -> list[str]:
 
 def open_text(path: str | os.PathLike[str]) -> IO[str]:
     """Open a text file, a .gz or an .xz one, as UTF-8; bytes that are not become U+FFFD."""
-    opener = _OPENERS.get(Path(path).suffix, open)
+    opener = OPENERS.get(Path(path).suffix, open)
     return opener(path, "rt", encoding="utf-8", errors="replace")  # type: ignore[no-any-return]
 
 
@@ -222,7 +222,7 @@ def _bytes_bar(total: int | None, bar: bool | None) -> Any:
 
 
 def _file_blocks(path: str | os.PathLike[str], file: IO[bytes], size: int) -> Iterator[bytes]:
-    opener = _OPENERS.get(Path(path).suffix)
+    opener = OPENERS.get(Path(path).suffix)
     unpacked = opener(file, "rb") if opener else file
     start = b""
     while len(start) < len(_BOM) and (more := unpacked.read(len(_BOM) - len(start))):
