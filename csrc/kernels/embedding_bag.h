@@ -34,10 +34,13 @@ HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range,
         constexpr int N = decltype(width)::value;
         // In cache this loop is bound by loads: everything in it but rows and indices has to be in a register.
         const E* const base = table.data + d;
-        const int64_t stride = table.stride, fetch = ahead;
+        const int64_t stride = table.stride * int64_t(sizeof(E)), fetch = ahead;  // stride in bytes
+        const auto row = [=](I index) HOTROW_INLINE_LAMBDA {
+            return reinterpret_cast<const E*>(prefetch_address(reinterpret_cast<const char*>(base), index, stride));
+        };
         const bool near = cached;
         const uint64_t rows = uint64_t(table.rows);
-        const int offset = worst_offset(base, stride);
+        const int offset = worst_offset(base, table.stride);
         bool inside = true;
         const I padding = bags.padding_idx == I(bags.padding_idx) ? I(bags.padding_idx) : I(-1);
         for (int64_t b = range.begin; b < range.end; ++b) {
@@ -54,13 +57,13 @@ HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range,
                 if (*j == padding) return;
                 F weight = Weighted && bags.weights ? bags.weights[j - bags.indices] : F(1);
                 if constexpr (scaled<E>) weight *= bags.scales[*j];
-                pool_row<Max, N>(base + *j * stride, weight, Weighted, first, tail, acc);
+                pool_row<Max, N>(row(*j), weight, Weighted, first, tail, acc);
                 first = false;
             };
             const I *j = bags.indices + begin, *const stop = bags.indices + end;
             const I* const fetch_stop = lookups_end - end < fetch ? bags.indices + lookups_end - fetch : stop;
             for (; j < fetch_stop; ++j) {
-                prefetch_block<N>(prefetch_address(base, j[fetch], stride), tail, offset, near);
+                prefetch_block<N>(row(j[fetch]), tail, offset, near);
                 if constexpr (scaled<E>) __builtin_prefetch(prefetch_address(bags.scales, j[fetch]), 0, 3);
                 add(j);
             }

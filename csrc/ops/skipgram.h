@@ -2,7 +2,6 @@
 // A pair of rows costs 6 D flops; with K negatives shared by m contexts a window moves (m + 1 + K) D reads and writes.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "runtime/cpu.h"
@@ -19,11 +18,9 @@ Loss hogwild(int64_t tasks, int64_t scratch_bytes, int threads, const Work& work
     std::vector<Buffer<char>> scratch;
     for (int t = 0; t < threads; ++t) scratch.emplace_back(scratch_bytes);
     std::vector<Loss> losses(static_cast<size_t>(threads));
-    std::atomic<int64_t> next{0};
-    parallel(threads, [&](int t) {
-        Loss mine{};
-        for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
-            work(task, scratch[size_t(t)].get(), mine);
+    parallel_tasks(tasks, threads, [&](int t, int64_t task) {
+        Loss mine = losses[size_t(t)];  // in a register, not in a cache line that threads share
+        work(task, scratch[size_t(t)].get(), mine);
         losses[size_t(t)] = mine;
     });
     Loss total{};

@@ -389,6 +389,8 @@ def _is_boolean(value: Any) -> bool:
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """A whole number of at least `least` and at most `most`."""
+    if type(value) is int and value >= least and (most is None or value <= most):
+        return value
     try:
         if _is_boolean(value):
             raise TypeError
