@@ -12,7 +12,6 @@ from typing import Any
 import hotrow
 from benchmarks.cases import DATA
 from hotrow import text
-from hotrow.word2vec import train_skipgram
 
 MIN_COUNT = 5
 PARAMETERS: dict[str, Any] = {
@@ -47,8 +46,8 @@ def describe(corpus: text.Corpus) -> str:
 
 def train_hotrow(corpus: text.Corpus, seed: int = 1) -> tuple[float, hotrow.WordVectors]:
     """Seconds of training alone, and the vectors."""
-    trained = train_skipgram(corpus, **PARAMETERS, seed=seed, bar=False)
-    return trained.seconds, hotrow.WordVectors(corpus.words, trained.vectors)
+    model = hotrow.Word2Vec(**PARAMETERS, seed=seed).fit(corpus, bar=False)
+    return model.seconds, model.vectors
 
 
 def train_gensim(sentences: Sentences, threads: int, seed: int = 1) -> tuple[float, Any]:

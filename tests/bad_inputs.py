@@ -438,6 +438,9 @@ def _other(op: str) -> Iterator[Bad]:
             yield from _of_integer(op, "window", "in [1, 1000]", 0, -1, 1001)
             yield from _of_integer(op, "negative", "in [0, 1000]", -1, 1001)
             yield from _of_integer(op, "seed", "in [0, 18446744073709551615]", -1, 2**64)
+            yield from _of_integer(op, "begin", "in [0, 7]", -1, 8)
+            stopped = "begin = 6 must be a multiple of 1024, or 7, the number of tokens"
+            yield _of_option(op, "begin", 6, ValueError, stopped)
             yield _of_option(op, "sampling", None, TypeError, "sampling must be a hotrow.Sampling, not NoneType")
             yield _of_option(op, "progress", 3, TypeError, "progress must be callable, not int")
 

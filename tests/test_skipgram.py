@@ -170,6 +170,32 @@ def test_calls_may_cut_an_epoch_anywhere(backend: ModuleType, cuts: list[int]) -
     assert sum(part for part, _ in found) / sum(pairs for _, pairs in found) == pytest.approx(loss, rel=1e-6)
 
 
+def test_an_epoch_goes_on_where_it_stopped(backend: ModuleType) -> None:
+    whole, parts, reference_parts = (epoch(tokens=9000) for _ in range(3))
+    options: dict[str, Any] = {"window": 7, "negative": 4, "lr": 0.05, "lr_end": 0.01, "seed": 5}
+    calls: list[tuple[int, float, int]] = []
+
+    def stop(*call: Any) -> None:
+        calls.append(call)
+        raise KeyboardInterrupt
+
+    with num_threads(1):
+        loss = hotrow.skipgram_epoch(**whole, **options)
+        with pytest.raises(KeyboardInterrupt):
+            hotrow.skipgram_epoch(**parts, **options, progress=stop)
+        done = calls[0][0]
+        for name in ("in_table", "out_table"):
+            reference_parts[name] = parts[name].astype(np.float64)
+        rest = hotrow.skipgram_epoch(**parts, **options, begin=done)
+        assert tables(parts) == tables(whole)
+        assert hotrow.skipgram_epoch(**parts, **options, begin=9000) == 0
+        assert tables(parts) == tables(whole)
+    assert 0 < done < 9000
+    assert min(calls[0][1], rest) < loss < max(calls[0][1], rest)
+    assert reference.skipgram_epoch(**reference_parts, **options, begin=done) == pytest.approx(rest, rel=1e-4)
+    np.testing.assert_allclose(reference_parts["in_table"], parts["in_table"], atol=1e-5)
+
+
 def test_a_step_is_a_sequence_of_pairs(backend: ModuleType) -> None:
     rng = np.random.default_rng(6)
     centers, contexts, negatives = rng.integers(0, 9, 30), rng.integers(0, 9, 30), rng.integers(0, 9, (30, 4))
@@ -224,20 +250,21 @@ def test_steps_by_several_threads_learn(backend: ModuleType, threads: int) -> No
 
 
 def test_progress_counts_every_token(backend: ModuleType) -> None:
-    calls: list[tuple[int, float]] = []
+    calls: list[tuple[int, float, int]] = []
     case = epoch(tokens=9000)
     with num_threads(1):
-        loss = hotrow.skipgram_epoch(**case, progress=lambda tokens, mean: calls.append((tokens, mean)))
-    assert sum(tokens for tokens, _ in calls) == 9000
+        loss = hotrow.skipgram_epoch(**case, progress=lambda *call: calls.append(call))
+    assert sum(tokens for tokens, _, _ in calls) == 9000
     assert len(calls) > 1
-    assert all(tokens % 1024 == 0 for tokens, _ in calls[:-1])
-    assert min(mean for _, mean in calls) <= loss <= max(mean for _, mean in calls)
+    assert all(tokens % 1024 == 0 for tokens, _, _ in calls[:-1])
+    pairs = sum(count for _, _, count in calls)
+    assert sum(mean * count for _, mean, count in calls) / pairs == pytest.approx(loss, rel=1e-12)
 
 
 def test_an_interrupt_leaves_tables_that_can_be_used(backend: ModuleType) -> None:
     case, before = epoch(tokens=9000), tables(epoch(tokens=9000))
 
-    def stop(tokens: int, loss: float) -> None:
+    def stop(*call: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 import hotrow
 from conftest import run_python
 from hotrow import _backend, _encode, text
-from hotrow.word2vec import train_skipgram
 
 ENCODERS = ["native"] * (find_spec("hotrow._native") is not None) + ["python"]
 SPACES = " \t\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2005\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -297,7 +296,7 @@ def test_a_mapped_corpus_trains(backend: ModuleType, tmp_path: Path, monkeypatch
     corpora.append(encode_data(data, tmp_path / "t", min_count=3))
     assert [corpus.tokens.flags.writeable for corpus in corpora] == [True, False]
     with hotrow.num_threads(1):
-        one, two = (train_skipgram(corpus, vector_size=8, epochs=1, bar=False).vectors for corpus in corpora)
+        one, two = (hotrow.Word2Vec(vector_size=8, epochs=1).fit(corpus).vectors.vectors for corpus in corpora)
     assert one.tobytes() == two.tobytes()
 
 

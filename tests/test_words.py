@@ -1,4 +1,4 @@
-"""From text to word vectors: reading, encoding, training, and the command line."""
+"""From text to word vectors: reading, encoding, and the command line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import hotrow
-from hotrow import WordVectors, cli, text, word2vec
-from hotrow.word2vec import train_skipgram
+from hotrow import WordVectors, cli, text
 
 POEM = "Tyger Tyger, burning bright,\nIn the forests of the night;\n\nWhat immortal hand or eye,\n"
 
@@ -28,11 +27,6 @@ def parse(path: Path) -> dict[str, list[float]]:
     read = {word: [float(x) for x in numbers] for word, *numbers in (line.split(" ") for line in lines)}
     assert all(len(v) == width for v in read.values())
     return read
-
-
-def some_corpus() -> text.Corpus:
-    rng = np.random.default_rng(0)
-    return text.encode(([f"w{w}" for w in rng.zipf(1.5, 20) if w < 40] for _ in range(300)), 1)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -78,62 +72,6 @@ def test_a_corpus_without_words_is_an_error() -> None:
 def test_python_brings_english() -> None:
     words = {word for sentence in islice(text.python_sentences(), 2000) for word in sentence}
     assert {"the", "exception", "statement"} <= words
-
-
-# --- training ---------------------------------------------------------------------------------------------------------
-
-
-def test_training_repeats_and_learns() -> None:
-    corpus = some_corpus()
-    with hotrow.num_threads(1):
-        one, two, other = (train_skipgram(corpus, vector_size=12, epochs=3, seed=s, bar=False) for s in (1, 1, 2))
-    assert one.vectors.tobytes() == two.vectors.tobytes() != other.vectors.tobytes()
-    assert one.losses == two.losses != other.losses
-    assert one.losses == sorted(one.losses, reverse=True)
-    assert one.vectors.shape == (len(corpus.words), 12)
-    assert one.vectors.dtype == np.float32
-    assert (one.tokens, one.complete) == (3 * corpus.tokens.size, True)
-
-
-def test_ctrl_c_ends_training_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    epochs = iter([hotrow.skipgram_epoch, hotrow.skipgram_epoch])
-
-    def epoch(*args: Any, **options: Any) -> float:
-        try:
-            return next(epochs)(*args, **options)
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr(word2vec, "skipgram_epoch", epoch)
-    corpus = some_corpus()
-    trained = train_skipgram(corpus, vector_size=4, epochs=5, bar=False)
-    assert not trained.complete
-    assert len(trained.losses) == 2
-    assert trained.tokens == 2 * corpus.tokens.size
-    assert np.isfinite(trained.vectors).all()
-
-
-def test_a_bar_shows_epochs(capsys: pytest.CaptureFixture[str]) -> None:
-    for bar in (False, None):  # None: on a terminal, which this is not
-        train_skipgram(some_corpus(), vector_size=4, epochs=1, bar=bar)
-        assert capsys.readouterr().err == ""
-    train_skipgram(some_corpus(), vector_size=4, epochs=2, bar=True)
-    assert "epoch 2/2: 100%" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"window": 0}, r"window = 0 must be in \[1, 1000\]"),
-        ({"negative": -1}, r"negative = -1 must be in \[0, 1000\]"),
-        ({"sample": -1.0}, r"sample = -1\.0 must be at least 0"),
-        ({"epochs": 0}, "epochs = 0 must be at least 1"),
-        ({"vector_size": 0}, "vector_size = 0 must be at least 1"),
-    ],
-)
-def test_bad_training_options(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        train_skipgram(some_corpus(), bar=False, **options)
 
 
 # --- command line -----------------------------------------------------------------------------------------------------

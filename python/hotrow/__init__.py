@@ -28,11 +28,13 @@ from hotrow.ops import (
 from hotrow.quantized import QuantizedTable, quantize
 from hotrow.sampling import Sampling
 from hotrow.vectors import WordVectors
+from hotrow.word2vec import Word2Vec
 
 __all__ = [
     "QuantizedTable",
     "Sampling",
     "SparseGrad",
+    "Word2Vec",
     "WordVectors",
     "__version__",
     "adagrad_step",

@@ -117,7 +117,7 @@ def encode(pieces: Pieces, encoder: Vocabulary, settings: Settings) -> tuple[lis
         if tokens.size == 0:
             raise ValueError("the text has no words")
         counts, first = encoder.vocabulary(tokens.values())
-        least = _least_count(counts, tokens.size, settings)
+        least = least_count(counts, tokens.size, settings)
         order = np.flatnonzero(counts >= least)
         order = order[np.lexsort((first[order], -counts[order]))]
         words = encoder.words(order)
@@ -127,7 +127,7 @@ def encode(pieces: Pieces, encoder: Vocabulary, settings: Settings) -> tuple[lis
         return words, counts[order], tokens.finish(tokens_kept), ends.finish(ends_kept)
 
 
-def _least_count(counts: Array, total: int, settings: Settings) -> int:
+def least_count(counts: Array, total: int, settings: Settings) -> int:
     """The min_count that leaves at most max_final_vocab words."""
     least, most = max(1, settings.min_count), settings.max_final_vocab
     highest = int(counts.max())
@@ -141,6 +141,22 @@ def _least_count(counts: Array, total: int, settings: Settings) -> int:
                 f"more than max_final_vocab = {most} words occur {highest} times, the most of all: none stays"
             )
     return least
+
+
+def renumber(number: Array, tokens: Iterable[Array], offsets: Iterable[Array]) -> tuple[Array, Array]:
+    """Copies of tokens, renumbered by int32[V], and offsets; numbers of -1 and sentences without words are left out.
+
+    Raises:
+        OSError: the directory for temporary files is full.
+    """
+    with ExitStack() as stack:
+        copies = Vector(np.int32, None), Vector(np.int64, None)
+        for copy, chunks, dtype in zip(copies, (tokens, offsets), (np.int32, np.int64), strict=True):
+            stack.callback(copy.close)
+            for chunk in chunks:
+                copy.append(chunk.astype(dtype, copy=False))
+        sizes = Numbering().compact(number, *(copy.values() for copy in copies))
+        return copies[0].finish(sizes[0]), copies[1].finish(sizes[1])
 
 
 class Numbering:

@@ -15,6 +15,23 @@ StrPath = str | os.PathLike[str]
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}  # what unpacks a file, by its suffix
 
 
+def check_target(path: StrPath, corpus: StrPath | None = None) -> None:
+    """Find out now what would fail after a training.
+
+    Raises:
+        ValueError: the file cannot be written, or it is the corpus.
+    """
+    target = Path(path).resolve()
+    if target.is_dir():
+        raise ValueError(f"cannot write {path}: it is a directory")
+    if not target.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no directory {target.parent}")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: no permission")
+    if corpus is not None and target == Path(corpus).resolve():
+        raise ValueError(f"{path} is the corpus: choose another name")
+
+
 @contextmanager
 def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
     """A file to write bytes to, which takes the place of `path` when the `with` block ends without an error.

@@ -1,4 +1,4 @@
-"""The command line: hotrow info, hotrow demo, hotrow similar."""
+"""The command line: hotrow info, hotrow demo, hotrow word2vec, hotrow similar."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 import hotrow
 from hotrow import _formats, reference, text
+from hotrow._files import check_target
 from hotrow.vectors import WordVectors
-from hotrow.word2vec import Trained, train_skipgram
+from hotrow.word2vec import Word2Vec
 
 # Words with telling neighbours in most English text, and in Python's own.
 _FAVOURITES = ("three", "january", "river", "king", "church", "music", "exception", "dictionary", "dir", "bytes")
@@ -31,6 +33,12 @@ def _at_least(least: float, kind: Callable[[str], float]) -> Callable[[str], flo
 
     parse.__name__ = kind.__name__  # argparse names it where the value is no number at all
     return parse
+
+
+def _flag(value: str) -> int:
+    if value not in ("0", "1"):
+        raise argparse.ArgumentTypeError(f"must be 0 or 1, not {value}")
+    return int(value)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", metavar="N", type=_at_least(0, int), default=1, help=f"seed of all draws {size}")
     demo.add_argument("words", nargs="*", metavar="WORD", help="show the neighbours of these words")
     demo.set_defaults(run=_demo)
+    _add_word2vec(commands)
 
     about = "Show the nearest words of each word; with --minus, of the sum of all: king woman --minus man."
     similar = commands.add_parser("similar", help="the nearest words in a file of word vectors", description=about)
@@ -69,6 +78,45 @@ def _parser() -> argparse.ArgumentParser:
     similar.add_argument("--format", choices=_formats.FORMATS, help="of the file (default: what its suffix says)")
     similar.set_defaults(run=_similar)
     return parser
+
+
+def _add_word2vec(commands: Any) -> None:
+    about = "Train word vectors by skip-gram with negative sampling on a text, a sentence a line, words between spaces."
+    more = (
+        "Ctrl-C ends the training and keeps what it has. Options may be written with one dash, as word2vec.c has them."
+    )
+    train = commands.add_parser("word2vec", help="train word vectors on a text", description=about, epilog=more)
+    train.add_argument("corpus", metavar="CORPUS", type=Path, help=".txt, .gz or .xz, UTF-8")
+    train.add_argument(
+        "vectors",
+        metavar="VECTORS",
+        type=Path,
+        help="where to write; its suffix says the format, word2vec text if none",
+    )
+    whole, number = _at_least(1, int), _at_least(0, float)
+    for name, kind, default, what in (
+        ("size", whole, 100, "length of a vector"),
+        ("window", whole, 5, "most words to either side that are context"),
+        ("sample", number, 1e-3, "thin out words more frequent than this share; 0: none"),
+        ("negative", _at_least(0, int), 5, "negatives drawn for a word"),
+        ("hs", _flag, 0, "1 is hierarchical softmax"),
+        ("cbow", _flag, 0, "1 is CBOW, the default of word2vec.c"),
+        ("iter", whole, 5, "passes over the text"),
+        ("min-count", _at_least(0, int), 5, "leave out rarer words"),
+        ("max-final-vocab", whole, None, "raise min-count until at most so many words stay (default: no limit)"),
+        ("alpha", number, 0.025, "learning rate at the start"),
+        ("min-alpha", number, 1e-4, "learning rate at the end"),
+        ("ns-exponent", float, 0.75, "negatives are drawn by frequency to this power"),
+        ("seed", _at_least(0, int), 1, "seed of all draws"),
+        ("threads", whole, None, "default: HOTROW_NUM_THREADS, else all CPUs"),
+        ("binary", _flag, 0, "1 writes word2vec binary"),
+        ("checkpoint-every", number, 600, "seconds between checkpoints"),
+    ):
+        shown = what if default is None else f"{what} (default %(default)s)"
+        train.add_argument(f"-{name}", f"--{name}", metavar="N", type=kind, default=default, help=shown)
+    train.add_argument("-checkpoint", "--checkpoint", metavar="FILE", type=Path, help="what to go on from if stopped")
+    train.add_argument("-resume", "--resume", action="store_true", help="go on from the checkpoint, at its settings")
+    train.set_defaults(run=_word2vec)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,20 +159,6 @@ def _format_of(path: Path) -> str:
     return _formats.choose(path, None, default="word2vec")
 
 
-def _check_target(args: argparse.Namespace) -> None:
-    """Find out now what would fail after the training."""
-    target = args.vectors.resolve()
-    _formats.check_writable(args.vectors, _format_of(args.vectors))
-    if target.is_dir():
-        raise ValueError(f"cannot write --vectors {args.vectors}: it is a directory")
-    if not target.parent.is_dir():
-        raise ValueError(f"cannot write --vectors {args.vectors}: there is no directory {target.parent}")
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise ValueError(f"cannot write --vectors {args.vectors}: no permission")
-    if args.corpus and target == args.corpus.resolve():
-        raise ValueError(f"--vectors {args.vectors} is the corpus: choose another name")
-
-
 def _read(args: argparse.Namespace) -> text.Corpus:
     started = time.perf_counter()
     if args.corpus:
@@ -144,19 +178,54 @@ def _read(args: argparse.Namespace) -> text.Corpus:
     return corpus
 
 
-def _report(trained: Trained) -> None:
-    if not trained.complete:
+def _report(model: Word2Vec) -> None:
+    if not model.complete:
         print("Stopped by Ctrl-C: keeping what is trained so far.")
-    rate = trained.tokens / trained.seconds / 1e6
-    print(f"{trained.tokens:,} words in {trained.seconds:.2f} s: {rate:.1f} million words/s", end="")
-    first, *more = [f"{loss:.3f}" for loss in trained.losses] or ["-"]
+    rate = model.tokens / max(model.seconds, 1e-9) / 1e6
+    print(f"{model.tokens:,} words in {model.seconds:.2f} s: {rate:.1f} million words/s", end="")
+    first, *more = [f"{loss:.3f}" for loss in model.losses] or ["-"]
     print(f"; mean loss of a pair {first}" + (f", in the last epoch {more[-1]}" if more else "") + "\n")
-    if trained.complete and not any(trained.losses):
+    if model.complete and not any(model.losses):
         print("Nothing was trained: the text is too short for this --sample. Try --sample 0.\n")
 
 
+def _write(vectors: WordVectors, path: Path, format: str) -> None:
+    vectors.save(path, format)
+    print(f"{len(vectors):,} vectors written to {path} in {_formats.FORMATS[format]} format")
+
+
+def _word2vec(args: argparse.Namespace) -> int:
+    format = _format_of(args.vectors)
+    if args.binary:
+        if _formats.choose(args.vectors, None, "word2vec-binary") != "word2vec-binary":
+            raise ValueError(f"-binary 1, but the name of {args.vectors} says {_formats.FORMATS[format]}")
+        format = "word2vec-binary"
+    _formats.check_writable(args.vectors, format)
+    check_target(args.vectors, args.corpus)
+    if args.resume and not args.checkpoint:
+        raise ValueError("-resume needs -checkpoint FILE")
+    if args.checkpoint and args.checkpoint.resolve() == args.vectors.resolve():
+        raise ValueError(f"{args.vectors} is the checkpoint too: choose another name")
+    keep = {"checkpoint": args.checkpoint, "checkpoint_every": args.checkpoint_every}
+    if args.resume:
+        model = Word2Vec.resume(args.checkpoint, args.corpus, **keep)
+    else:
+        model = Word2Vec(
+            vector_size=args.size, window=args.window, min_count=args.min_count, sample=args.sample,
+            negative=args.negative, ns_exponent=args.ns_exponent, alpha=args.alpha, min_alpha=args.min_alpha,
+            epochs=args.iter, seed=args.seed, sg=1 - args.cbow, hs=args.hs, max_final_vocab=args.max_final_vocab,
+            threads=args.threads,
+        )  # fmt: skip
+        model.fit(args.corpus, **keep)
+    _report(model)
+    _write(model.vectors, args.vectors, format)
+    return 0
+
+
 def _demo(args: argparse.Namespace) -> int:
-    _check_target(args)
+    format = _format_of(args.vectors)
+    _formats.check_writable(args.vectors, format)
+    check_target(args.vectors, args.corpus)
     _show_lookup()
     corpus = _read(args)
     asked = [word.lower() for word in args.words]
@@ -167,16 +236,15 @@ def _demo(args: argparse.Namespace) -> int:
     passes = f"{epochs} epoch{'s' * (epochs > 1)}"
     print(f"Skip-gram with negative sampling, {args.size} dimensions, {passes}, {hotrow.get_num_threads()} threads")
     sys.stdout.flush()
-    trained = train_skipgram(corpus, vector_size=args.size, epochs=epochs, sample=args.sample, seed=args.seed)
-    _report(trained)
-    vectors = WordVectors(corpus.words, trained.vectors)
+    model = Word2Vec(vector_size=args.size, epochs=epochs, sample=args.sample, seed=args.seed).fit(corpus)
+    _report(model)
+    vectors = model.vectors
     for word in asked or _telling_words(vectors):
         if word in vectors:
             near = vectors.most_similar(word, topn=5)
             print(f"  {word:>10}  " + "  ".join(f"{other} {cosine:.2f}" for other, cosine in near))
-    format = _format_of(args.vectors)
-    vectors.save(args.vectors, format)
-    print(f"\n{len(vectors):,} vectors written to {args.vectors} in {_formats.FORMATS[format]} format")
+    print()
+    _write(vectors, args.vectors, format)
     return 0
 
 

@@ -342,7 +342,8 @@ def skipgram_epoch(
     lr_end: float | None = None,
     shrink_windows: bool = True,
     seed: int = 1,
-    progress: Callable[[int, float], object] | None = None,
+    begin: int = 0,
+    progress: Callable[[int, float, int], object] | None = None,
 ) -> float:
     """One pass of skip-gram with negative sampling over encoded sentences, both tables updated in place.
 
@@ -363,11 +364,14 @@ def skipgram_epoch(
         lr_end (float): learning rate past the last, falling linearly; default: lr.
         shrink_windows (bool): draw windows from 1 to `window`, as word2vec does; False: always `window`.
         seed (int in [0, 2^64)): of all draws; default 1. Give each epoch its own.
-        progress (callable): called with the tokens done since the last call and the mean loss of a pair among them; it
-            must leave tokens, offsets and sampling as they are.
+        begin (int in [0, T]): tokens that are done already, a multiple of 1024 or T: an epoch that was stopped goes on
+            as if it had not been; default 0.
+        progress (callable): called with the tokens done since the last call (a multiple of 1024 but at the end), the
+            mean loss of a pair among them, and the number of pairs; it must leave tokens, offsets and sampling alone.
 
     Returns:
-        float: mean loss of a pair of centre and context, its negatives included, in float64; 0 without pairs.
+        float: mean loss of a pair of centre and context, its negatives included, in float64, from `begin` on; 0 without
+            pairs.
 
     Raises:
         TypeError, ValueError, IndexError: as gather; offsets as embedding_bag. Both tables are then unchanged.
@@ -392,7 +396,10 @@ def skipgram_epoch(
     # In calls of about a tenth of a second, between which Python sees Ctrl-C. Where they are cut changes no result.
     kernels, threads, total = _backend.kernels(), _threads.count, dims["T"]
     block = kernels.tokens_per_block
-    begin, step, loss_sum, pairs = 0, block * threads, 0.0, 0
+    begin = _check.integer("begin", begin, 0, total)
+    if begin % block and begin != total:
+        raise ValueError(f"begin = {begin} must be a multiple of {block}, or {total}, the number of tokens")
+    step, loss_sum, pairs = block * threads, 0.0, 0
     while begin < total:
         end = min(begin + step, total)
         started = time.perf_counter()
@@ -403,7 +410,7 @@ def skipgram_epoch(
         elapsed = time.perf_counter() - started
         loss_sum, pairs = loss_sum + part, pairs + count
         if progress is not None:
-            progress(end - begin, part / count if count else 0.0)
+            progress(end - begin, part / count if count else 0.0, count)
         begin = end
         step = block * max(threads, min(2 * step // block, int(step / block * 0.1 / max(elapsed, 1e-6))))
     return loss_sum / pairs if pairs else 0.0

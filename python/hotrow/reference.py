@@ -406,6 +406,7 @@ def skipgram_epoch(
     lr_end: float | None = None,
     shrink_windows: bool = True,
     seed: int = 1,
+    begin: int = 0,
 ) -> float:
     """Centre after centre: the gradient step of its contexts on itself and the negatives that differ from it."""
     words, starts = np.asarray(tokens), np.asarray(offsets).tolist()
@@ -420,9 +421,11 @@ def skipgram_epoch(
     drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, negative)
     slope = ((lr if lr_end is None else lr_end) - lr) / max(words.size, 1)
     loss, pairs = 0.0, 0
-    for begin, end in pairwise(starts):
-        sentence: list[Any] = [p for p in range(begin, end) if kept[p]]
+    for start, end in pairwise(starts):
+        sentence: list[Any] = [p for p in range(start, end) if kept[p]]
         for t, p in enumerate(sentence):
+            if p < begin:
+                continue
             near = sentence[max(0, t - reach[p]) : t] + sentence[t + 1 : t + 1 + reach[p]]
             if near:
                 outputs = [words[p], *(k for k in drawn[p] if k != words[p])]
