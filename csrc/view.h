@@ -123,9 +123,9 @@ struct Bags {
     const float* scales;   // one for each row of an int8 table, else null
 };
 
-// One skip-gram pass over encoded sentences; the draws it makes are defined in runtime/random.h.
+// One pass of skip-gram or CBOW over encoded sentences; the draws it makes are defined in runtime/random.h.
 template <class I>
-struct SkipGram {
+struct Epoch {
     const I* tokens;               // [T] word numbers, -1 never occurs
     const int64_t* offsets;        // [S + 1] where each sentence starts in `tokens`
     int64_t sentences;
@@ -139,17 +139,17 @@ struct SkipGram {
     uint64_t seed;
 };
 
-// Scratch bytes that the skip-gram kernels need for one thread: words kept in a block and around it, the rows of a
-// window and its coefficients, input rows under way, and drawn negatives.
+// Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it, the rows of
+// a window and its coefficients, a register of 64 bytes for each output, input rows under way, and drawn negatives.
 constexpr int64_t kTokensPerBlock = 1024;
-HOTROW_INLINE int64_t skipgram_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
+HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
     const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
-    return kept * 32 + inputs * 24 + outputs * 40 + inputs * (outputs + 8) * 8 + inputs * cols * 8 + 4096;
+    return kept * 32 + inputs * 24 + outputs * 160 + inputs * (outputs + 8) * 8 + inputs * cols * 8 + 4096;
 }
 
 struct Loss {
-    double sum;     // over pairs of a centre and a context
-    int64_t pairs;
+    double sum;
+    int64_t terms;  // what it is the sum over: pairs of a centre and a context, of CBOW centres
 };
 
 }  // namespace hotrow

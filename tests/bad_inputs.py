@@ -56,7 +56,7 @@ def good(op: str) -> Case:
         case "skipgram_step":
             pairs = {"centers": indices, "contexts": indices[::-1].copy(), "negatives": np.arange(21).reshape(7, 3) % 9}
             return {"in_table": table, "out_table": table[:9] + 1, "lr": 0.1} | pairs
-        case "skipgram_epoch":
+        case "skipgram_epoch" | "cbow_epoch":
             tokens = {"tokens": indices, "offsets": offsets, "sampling": Sampling.from_counts(np.arange(1, ROWS + 1))}
             return {"in_table": table, "out_table": table + 1} | tokens
     case: Case = {"mode": "max"} | ({"lr": 0.1} if op.endswith("_step") else {})
@@ -431,7 +431,7 @@ def _other(op: str) -> Iterator[Bad]:
             yield _of_option(op, "epsilon_hat", 1, TypeError, "epsilon_hat must be True or False, not int")
         case "skipgram_step":
             yield from _of_number(op, "lr")
-        case "skipgram_epoch":
+        case "skipgram_epoch" | "cbow_epoch":
             yield from _of_offsets(op, "tokens")
             yield from _of_number(op, "lr")
             yield from _of_number(op, "lr_end")
@@ -443,6 +443,8 @@ def _other(op: str) -> Iterator[Bad]:
             yield _of_option(op, "begin", 6, ValueError, stopped)
             yield _of_option(op, "sampling", None, TypeError, "sampling must be a hotrow.Sampling, not NoneType")
             yield _of_option(op, "progress", 3, TypeError, "progress must be callable, not int")
+            if op == "cbow_epoch":
+                yield _of_option(op, "cbow_mean", 1, TypeError, "cbow_mean must be True or False, not int")
 
 
 def _errors(op: str) -> Iterator[Bad]:

@@ -121,21 +121,24 @@ def _run(op: str, exact: Case, eps: float) -> tuple[Results, Results]:
 class _Window:
     """reference._window with a running error analysis: wrong[table] bounds every element's error so far.
 
-    x = h . o is wrong by the errors of h and o and (D + 2) eps |h| . |o|. A coefficient c = lr sigmoid(+-x), whose
-    slope is at most lr / 4, is wrong by lr / 4 of that and 8 roundings. A row changed by n products of coefficients and
-    rows is wrong by their errors and (n + 4) eps of its absolute terms. The loss of a pair has slope 1 at most; up to
-    60 pairs per lane are added in the dtype of the tables.
+    h = pool @ in_table, of n rows each, is wrong by their errors and, unless n is 1, n + 2 roundings. x = h . o is
+    wrong by the errors of h and o and (D + 2) eps |h| . |o|. A coefficient c = lr sigmoid(+-x), whose slope is at most
+    lr / 4, is wrong by lr / 4 of that and 8 roundings. A row changed by n products of coefficients and rows is wrong by
+    their errors and (n + 6) eps of its absolute terms. The loss of a pair has slope 1 at most; up to 60 pairs per lane
+    are added in the dtype of the tables.
     """
 
     def __init__(self, case: Case, eps: float, step: Callable[..., float]) -> None:
         self.eps, self.step = eps, step
         self.wrong_in, self.wrong_out = np.zeros(case["in_table"].shape), np.zeros(case["out_table"].shape)
-        self.wrong_loss, self.pairs = 0.0, 0
+        self.wrong_loss, self.terms = 0.0, 0
 
-    def __call__(self, in_table: Array, out_table: Array, inputs: Any, outputs: Any, lr: float) -> float:
-        a, b = reference.one_hot(inputs, len(in_table)), reference.one_hot(outputs, len(out_table))
-        h, o, wrong_h, wrong_o = a @ in_table, b @ out_table, a @ self.wrong_in, b @ self.wrong_out
-        eps, terms = self.eps, len(h) + len(o) + 4
+    def __call__(self, in_table: Array, out_table: Array, pool: Array, spread: Array, outputs: Any, lr: float) -> float:
+        b = reference.one_hot(outputs, len(out_table))
+        h, o, wrong_h, wrong_o = pool @ in_table, b @ out_table, pool @ self.wrong_in, b @ self.wrong_out
+        inputs = np.rint(pool.sum(axis=1, keepdims=True) * spread.sum(axis=1, keepdims=True))
+        eps, terms = self.eps, inputs.sum() + len(o) + 6
+        wrong_h += np.where(inputs > 1, inputs + 2, 0) * eps * pool @ (abs(in_table) + self.wrong_in)
         x = (h @ o.T) * np.where(np.arange(len(o)) == 0, -1, 1)
         h, o = abs(h), abs(o)
         wrong_x = wrong_h @ o.T + (h + wrong_h) @ wrong_o.T
@@ -143,21 +146,21 @@ class _Window:
         c = lr / (1 + np.exp(-x))
         wrong_c = lr * wrong_x / 4 + 8 * eps * c
         for wrong, rows, which, change, wrong_change in (
-            (self.wrong_in, in_table, a, c @ o, wrong_c @ (o + wrong_o) + c @ wrong_o),
+            (self.wrong_in, in_table, spread, c @ o, wrong_c @ (o + wrong_o) + c @ wrong_o),
             (self.wrong_out, out_table, b, c.T @ h, wrong_c.T @ (h + wrong_h) + c.T @ wrong_h),
         ):
             touched = which.any(axis=0)[:, None]
             wrong += which.T @ wrong_change + terms * eps * (touched * abs(rows) + which.T @ change)
         self.wrong_loss += float((wrong_x + 64 * eps * np.maximum(x, 0) + 4 * eps).sum())
-        self.pairs += len(h)
-        return self.step(in_table, out_table, inputs, outputs, lr)
+        self.terms += len(h)
+        return self.step(in_table, out_table, pool, spread, outputs, lr)
 
 
-def _skipgram(op: str, exact: Case, eps: float) -> tuple[Results, Results]:
+def _windows(op: str, exact: Case, eps: float) -> tuple[Results, Results]:
     window = _Window(exact, eps, reference._window)
     with mock.patch.object(reference, "_window", window):
         want = results(reference, op, exact)
-    loss = window.wrong_loss / max(window.pairs, 1)
+    loss = window.wrong_loss / max(window.terms, 1)
     return want, {"in_table": window.wrong_in, "out_table": window.wrong_out, "result": loss}
 
 
@@ -172,8 +175,8 @@ def _analysed(op: str, case: Case, eps: float) -> tuple[Results, Results]:
         case "weights_grad" if case.get("mode") == "max":  # a dot product over the columns that came from a lookup
             terms = reference.weights_grad(**_absolute(case))
             return results(reference, op, exact), {"result": (case["table"].shape[1] + 1) * eps * terms}
-        case "skipgram_step" | "skipgram_epoch":
-            return _skipgram(op, exact, eps)
+        case "skipgram_step" | "skipgram_epoch" | "cbow_epoch":
+            return _windows(op, exact, eps)
     return _run(op, exact, eps)
 
 

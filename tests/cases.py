@@ -311,7 +311,7 @@ def corpus(rng: np.random.Generator, index_t: Any, lengths: tuple[int, ...], wor
     return tokens, np.cumsum((0, *lengths))
 
 
-def _skipgram_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
+def _epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
     def case(lengths: tuple[int, ...] = (0, 1, 7, 0, 2, 19, 0), rows: int = ROWS, **options: Any) -> Case:
         tokens, offsets = corpus(rng, index_t, lengths, rows)
         tokens[tokens == UNREAD] = 0
@@ -335,6 +335,11 @@ def _skipgram_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int
         many: Case = {"lengths": (500, LONG, 0, 1, 3), "rows": 250, "window": 9, "lr": 0.0002}
         yield case(**many, shrink_windows=False)  # every centre beside a block's end needs words beyond it
         yield case(**many, lr_end=0.0, negative=2)
+
+
+def _cbow_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
+    for i, case in enumerate(_epoch(rng, float_t, index_t, D)):
+        yield case | ({"cbow_mean": i % 3 > 0} if i % 2 else {})
 
 
 _BETAS = {"beta1": 0.8, "beta2": 0.95}
@@ -365,5 +370,6 @@ SAMPLES: dict[str, Samples] = {
         {"row_steps": None, "epsilon_hat": False} | _BETAS | _EPS,
     ),
     "skipgram_step": _skipgram_step,
-    "skipgram_epoch": _skipgram_epoch,
+    "skipgram_epoch": _epoch,
+    "cbow_epoch": _cbow_epoch,
 }

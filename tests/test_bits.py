@@ -15,9 +15,9 @@ from conftest import BACKENDS, using
 from hotrow import num_threads, ops
 from hotrow._ops import FLOATS, OPS
 from hotrow.optim import StepOptions
-from test_ops import SKIPGRAM, samples
+from test_ops import WINDOWS, samples
 
-DETERMINISTIC = [op for op in OPS if op not in SKIPGRAM]
+DETERMINISTIC = [op for op in OPS if op not in WINDOWS]
 STEPS = [op for op in DETERMINISTIC if op.endswith("_step")]
 EVERY_OPTION = StepOptions(
     scale_grad_by_freq=True, clip_norm=5.0, clip_value=0.1, weight_decay=0.1, decoupled_weight_decay=True, max_norm=8.0

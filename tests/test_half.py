@@ -34,7 +34,7 @@ from halves import (
 from hotrow import num_threads, ops, optim
 from hotrow._ops import OPS
 from test_bits import EVERY_OPTION, PATTERNS, _calls, _large
-from test_ops import GUARD, _guarded
+from test_ops import GUARD, WINDOWS, _guarded
 
 each_table_op = pytest.mark.parametrize("op", TABLE_OPS)
 
@@ -195,7 +195,7 @@ def test_dtypes_that_do_not_go_together(op: str, half: Any) -> None:
 
 
 @each_half
-@pytest.mark.parametrize("op", ["coalesce", "skipgram_step", "skipgram_epoch"])
+@pytest.mark.parametrize("op", ["coalesce", *WINDOWS])
 def test_operators_without_16_bit_tables(op: str, half: Any) -> None:
     for name in {"grads", "in_table", "out_table"} & good(op).keys():
         text = f"{name} must be float32 or float64, not {half.name}"

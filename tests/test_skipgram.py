@@ -1,10 +1,10 @@
-"""What tables of samples cannot say of skip-gram: that the reference descends its own loss, that draws follow the
-stated distributions, that training repeats, learns, and can be stopped.
+"""What tables of samples cannot say of skip-gram and CBOW: that the reference descends its own loss, that draws follow
+the stated distributions, that training repeats, learns, and can be stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 from types import ModuleType
 from typing import Any
@@ -17,11 +17,12 @@ from cases import Array, Case, corpus
 from hotrow import Sampling, num_threads, reference
 
 GOLDEN = 0x9E3779B97F4A7C15
+EPOCHS = ("skipgram_epoch", "cbow_epoch")
 SPLITMIX64 = (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)  # its first outputs for seed 0
 
 
 def epoch(seed: int = 3, tokens: int = 4000, rows: int = 60, width: int = 20, float_t: Any = np.float32) -> Case:
-    """Arguments of skipgram_epoch over sentences of every length up to several blocks."""
+    """Arguments of an epoch over sentences of every length up to several blocks."""
     rng = np.random.default_rng(seed)
     words, offsets = corpus(rng, np.int32, (1, 30, 0, tokens - 31), rows)
     return {
@@ -33,6 +34,9 @@ def epoch(seed: int = 3, tokens: int = 4000, rows: int = 60, width: int = 20, fl
     }
 
 
+each_epoch = pytest.mark.parametrize("op", EPOCHS)
+
+
 def tables(case: Case) -> bytes:
     return case["in_table"].tobytes() + case["out_table"].tobytes()
 
@@ -40,22 +44,52 @@ def tables(case: Case) -> bytes:
 # --- the reference ----------------------------------------------------------------------------------------------------
 
 
+def _by_differences(loss: Callable[[], float], table: Array, step: float) -> Array:
+    """The gradient of a loss by central differences."""
+    gradient = np.zeros(table.shape)
+    for i, d in np.ndindex(table.shape):
+        kept = table[i, d]
+        table[i, d] = kept + step
+        above = loss()
+        table[i, d] = kept - step
+        below = loss()
+        table[i, d] = kept
+        gradient[i, d] = (above - below) / (2 * step)
+    return gradient
+
+
 def test_reference_gradient_is_that_of_its_loss() -> None:
     """Central differences, wrong by step^2 / 6 of the third derivative (|softplus'''| < 0.1) and by rounding."""
     rng, step = np.random.default_rng(0), 1e-4
     h, o = rng.standard_normal((3, 4)), rng.standard_normal((5, 4))
     positive = np.array([True, False, False, True, False])
+
+    def loss() -> float:
+        return reference.skipgram_loss(h, o, positive)
+
     for x, other, gradient in zip((h, o), (o, h), reference.skipgram_gradient(h, o, positive), strict=True):
-        loss = reference.skipgram_loss(h, o, positive)
-        bound = step**2 / 6 * 0.1 * (abs(other) ** 3).sum(axis=0) + 100 * np.finfo(float).eps * loss / step
-        for i, d in np.ndindex(x.shape):
-            kept = x[i, d]
-            x[i, d] = kept + step
-            above = reference.skipgram_loss(h, o, positive)
-            x[i, d] = kept - step
-            below = reference.skipgram_loss(h, o, positive)
-            x[i, d] = kept
-            assert abs((above - below) / (2 * step) - gradient[i, d]) <= bound[d]
+        bound = step**2 / 6 * 0.1 * (abs(other) ** 3).sum(axis=0) + 100 * np.finfo(float).eps * loss() / step
+        assert (abs(_by_differences(loss, x, step) - gradient) <= bound).all()
+
+
+@pytest.mark.parametrize("cbow_mean", [True, False])
+def test_reference_cbow_descends_its_loss(cbow_mean: bool) -> None:
+    """out_table by the gradient; contexts by that times their number (of a mean) or over it (of a sum), as gensim."""
+    rng, contexts, outputs, lr = np.random.default_rng(9), [0, 2, 2, 4], [1, 3, 0, 3], 0.3
+    before = {name: rng.standard_normal((5, 3)) for name in ("in_table", "out_table")}
+    one_hot = reference.one_hot(contexts, 5)
+
+    def loss() -> float:
+        rows = before["in_table"][contexts]
+        x = before["out_table"][outputs] @ (rows.mean(axis=0) if cbow_mean else rows.sum(axis=0))
+        return float(np.logaddexp(0, [-x[0], *x[1:]]).sum())
+
+    after = {name: table.copy() for name, table in before.items()}
+    matrices = reference.cbow_matrices(one_hot, cbow_mean)
+    assert reference._window(*after.values(), *matrices, outputs, lr) == pytest.approx(loss(), rel=1e-14)
+    for name, factor in (("in_table", 4 if cbow_mean else 1 / 4), ("out_table", 1)):
+        moved = (before[name] - after[name]) / lr
+        np.testing.assert_allclose(moved, factor * _by_differences(loss, before[name], 1e-4), atol=1e-6)
 
 
 @pytest.mark.parametrize("stream", [1, 2, 3])
@@ -141,10 +175,11 @@ def test_learning_rate_falls_linearly(backend: ModuleType) -> None:
 # --- repeating --------------------------------------------------------------------------------------------------------
 
 
-def test_one_thread_and_a_seed_repeat(backend: ModuleType) -> None:
+@each_epoch
+def test_one_thread_and_a_seed_repeat(op: str, backend: ModuleType) -> None:
     def run(seed: int) -> tuple[float, bytes]:
         case = epoch()
-        loss = hotrow.skipgram_epoch(**case, seed=seed)
+        loss = getattr(hotrow, op)(**case, seed=seed)
         return loss, tables(case)
 
     with num_threads(1):
@@ -153,24 +188,27 @@ def test_one_thread_and_a_seed_repeat(backend: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[], [1024], [1024, 2048, 3072], [3072]])
-def test_calls_may_cut_an_epoch_anywhere(backend: ModuleType, cuts: list[int]) -> None:
+@each_epoch
+def test_calls_may_cut_an_epoch_anywhere(op: str, backend: ModuleType, cuts: list[int]) -> None:
     whole, parts = epoch(), epoch()
     with num_threads(1):
-        loss = hotrow.skipgram_epoch(**whole, window=7, negative=4, lr=0.05, lr_end=0.01, seed=5)
+        loss = getattr(hotrow, op)(**whole, window=7, negative=4, lr=0.05, lr_end=0.01, seed=5)
     s, size = parts["sampling"], parts["tokens"].size
+    more = [True] if op == "cbow_epoch" else []
     assert backend.tokens_per_block == 1024
     found = [
-        backend.skipgram_epoch(
+        getattr(backend, op)(
             parts["tokens"], parts["offsets"], s.keep, s.alias_accept, s.alias_other, 7, 4, True, 0.05, 0.01, 5,
-            begin, end, parts["in_table"], parts["out_table"], 1,
+            begin, end, *more, parts["in_table"], parts["out_table"], 1,
         )
         for begin, end in pairwise([0, *cuts, size])
     ]  # fmt: skip
     assert tables(parts) == tables(whole)
-    assert sum(part for part, _ in found) / sum(pairs for _, pairs in found) == pytest.approx(loss, rel=1e-6)
+    assert sum(part for part, _ in found) / sum(terms for _, terms in found) == pytest.approx(loss, rel=1e-6)
 
 
-def test_an_epoch_goes_on_where_it_stopped(backend: ModuleType) -> None:
+@each_epoch
+def test_an_epoch_goes_on_where_it_stopped(op: str, backend: ModuleType) -> None:
     whole, parts, reference_parts = (epoch(tokens=9000) for _ in range(3))
     options: dict[str, Any] = {"window": 7, "negative": 4, "lr": 0.05, "lr_end": 0.01, "seed": 5}
     calls: list[tuple[int, float, int]] = []
@@ -180,19 +218,19 @@ def test_an_epoch_goes_on_where_it_stopped(backend: ModuleType) -> None:
         raise KeyboardInterrupt
 
     with num_threads(1):
-        loss = hotrow.skipgram_epoch(**whole, **options)
+        loss = getattr(hotrow, op)(**whole, **options)
         with pytest.raises(KeyboardInterrupt):
-            hotrow.skipgram_epoch(**parts, **options, progress=stop)
+            getattr(hotrow, op)(**parts, **options, progress=stop)
         done = calls[0][0]
         for name in ("in_table", "out_table"):
             reference_parts[name] = parts[name].astype(np.float64)
-        rest = hotrow.skipgram_epoch(**parts, **options, begin=done)
+        rest = getattr(hotrow, op)(**parts, **options, begin=done)
         assert tables(parts) == tables(whole)
-        assert hotrow.skipgram_epoch(**parts, **options, begin=9000) == 0
+        assert getattr(hotrow, op)(**parts, **options, begin=9000) == 0
         assert tables(parts) == tables(whole)
     assert 0 < done < 9000
     assert min(calls[0][1], rest) < loss < max(calls[0][1], rest)
-    assert reference.skipgram_epoch(**reference_parts, **options, begin=done) == pytest.approx(rest, rel=1e-4)
+    assert getattr(reference, op)(**reference_parts, **options, begin=done) == pytest.approx(rest, rel=1e-4)
     np.testing.assert_allclose(reference_parts["in_table"], parts["in_table"], atol=1e-5)
 
 
@@ -225,10 +263,13 @@ def _topics() -> Case:
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_training_finds_the_topics(backend: ModuleType, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("op", "options"), [*((op, {"lr": 0.05}) for op in EPOCHS), ("cbow_epoch", {"lr": 0.01, "cbow_mean": False})]
+)
+def test_training_finds_the_topics(op: str, options: Case, backend: ModuleType, threads: int) -> None:
     case = _topics()
     with num_threads(threads):
-        losses = [hotrow.skipgram_epoch(**case, lr=0.05, seed=seed) for seed in range(4)]
+        losses = [getattr(hotrow, op)(**case, **options, seed=seed) for seed in range(4)]
     assert np.isfinite(case["in_table"]).all()
     assert np.isfinite(case["out_table"]).all()
     assert losses == sorted(losses, reverse=True)
@@ -249,27 +290,29 @@ def test_steps_by_several_threads_learn(backend: ModuleType, threads: int) -> No
     assert second < first < 6 * np.log(2) + 0.01
 
 
-def test_progress_counts_every_token(backend: ModuleType) -> None:
+@each_epoch
+def test_progress_counts_every_token(op: str, backend: ModuleType) -> None:
     calls: list[tuple[int, float, int]] = []
     case = epoch(tokens=9000)
     with num_threads(1):
-        loss = hotrow.skipgram_epoch(**case, progress=lambda *call: calls.append(call))
+        loss = getattr(hotrow, op)(**case, progress=lambda *call: calls.append(call))
     assert sum(tokens for tokens, _, _ in calls) == 9000
     assert len(calls) > 1
     assert all(tokens % 1024 == 0 for tokens, _, _ in calls[:-1])
-    pairs = sum(count for _, _, count in calls)
-    assert sum(mean * count for _, mean, count in calls) / pairs == pytest.approx(loss, rel=1e-12)
+    terms = sum(count for _, _, count in calls)
+    assert sum(mean * count for _, mean, count in calls) / terms == pytest.approx(loss, rel=1e-12)
 
 
-def test_an_interrupt_leaves_tables_that_can_be_used(backend: ModuleType) -> None:
+@each_epoch
+def test_an_interrupt_leaves_tables_that_can_be_used(op: str, backend: ModuleType) -> None:
     case, before = epoch(tokens=9000), tables(epoch(tokens=9000))
 
     def stop(*call: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hotrow.skipgram_epoch(**case, progress=stop)
+        getattr(hotrow, op)(**case, progress=stop)
     assert tables(case) != before
     assert np.isfinite(case["in_table"]).all()
     assert np.isfinite(case["out_table"]).all()
-    hotrow.skipgram_epoch(**case)
+    getattr(hotrow, op)(**case)

@@ -209,9 +209,39 @@ def test_absent_and_damaged_files(tmp_path: Path) -> None:
         Word2Vec().fit(tmp_path / "t.gz")
 
 
+# --- CBOW -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cbow_mean", [True, False])
+def test_cbow_is_its_operator(cbow_mean: bool) -> None:
+    model = Word2Vec(**SMALL | {"epochs": 1}, sg=0, cbow_mean=cbow_mean, alpha=0.05, min_alpha=0.01).fit(encoded())
+    start = Word2Vec(**SMALL | {"epochs": 1}, alpha=0, min_alpha=0).fit(encoded())
+    in_table, out_table = start.vectors.vectors.copy(), np.zeros((len(start.vectors), 12), np.float32)
+    corpus = encoded()
+    with hotrow.num_threads(1):
+        loss = hotrow.cbow_epoch(
+            in_table, out_table, corpus.tokens, corpus.offsets, hotrow.Sampling.from_counts(corpus.counts),
+            cbow_mean=cbow_mean, lr=0.05, lr_end=0.01, seed=4 * 2**32,
+        )  # fmt: skip
+    assert model.vectors.vectors.tobytes() == in_table.tobytes()
+    assert model.losses == [pytest.approx(loss, rel=1e-9)]
+
+
+def test_cbow_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    options = SMALL | {"epochs": 3, "sg": 0, "cbow_mean": False}
+    whole = Word2Vec(**options).fit(lines())
+
+    def stop(model: Word2Vec, epoch: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    stopped = Word2Vec(**options).fit(lines(), checkpoint=tmp_path / "c", callbacks=[stop])
+    assert not stopped.complete
+    assert bits(Word2Vec.resume(tmp_path / "c", lines())) == bits(whole)
+
+
 # --- parameters -------------------------------------------------------------------------------------------------------
 
-_UNTRAINED = r" is not trained: Word2Vec trains skip-gram with negative sampling \(sg=1, hs=0\)"
+_UNTRAINED = r" is not trained: Word2Vec trains skip-gram \(sg=1\) and CBOW \(sg=0\) with negative sampling \(hs=0\)"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +262,6 @@ _UNTRAINED = r" is not trained: Word2Vec trains skip-gram with negative sampling
         ("threads", 0, r"threads = 0 must be in \[1, 4096\]"),
         ("shrink_windows", 1, "shrink_windows must be True or False, not int"),
         ("sg", 2, r"sg = 2 must be in \[0, 1\]"),
-        ("sg", 0, "sg = 0, hs = 0" + _UNTRAINED),
         ("hs", 1, "sg = 1, hs = 1" + _UNTRAINED),
     ],
 )  # fmt: skip
@@ -730,7 +759,7 @@ def test_command_passes_every_option_on(tmp_path: Path, monkeypatch: pytest.Monk
 def test_command_has_the_defaults_of_the_class() -> None:
     args, model = cli._parser().parse_args(["word2vec", "c", "v"]), Word2Vec()
     for name, value in model._parameters().items():
-        if name not in ("sg", "hs", "shrink_windows"):
+        if name not in ("sg", "hs", "cbow_mean", "shrink_windows"):
             assert getattr(args, {"vector_size": "size", "epochs": "iter"}.get(name, name)) == value
     assert (1 - args.cbow, args.hs) == (model.sg, model.hs)
 
@@ -752,7 +781,6 @@ def test_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("t.txt", "t.txt", [], "is the corpus: choose another name"),
         ("t.txt", "v.txt.gz", [], "compressed files are read, not written"),
         ("t.txt", "v.npy", ["-binary", "1"], "-binary 1, but the name of "),
-        ("t.txt", "v.txt", ["-cbow", "1"], "sg = 0, hs = 0 is not trained: "),
         ("t.txt", "v.txt", ["-hs", "1"], "sg = 1, hs = 1 is not trained: "),
         ("t.txt", "v.txt", ["-min-count", "100000"], "t.txt: no word occurs 100000 times among the text's "),
         ("t.txt", "v.txt", ["-window", "1001"], "window = 1001 must be in [1, 1000]"),

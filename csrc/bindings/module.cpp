@@ -5,6 +5,7 @@
 
 #include "bindings/plain.h"
 #include "bindings/text.h"
+#include "ops/cbow.h"
 #include "ops/embedding_bag.h"
 #include "ops/gather.h"
 #include "ops/optim.h"
@@ -199,33 +200,54 @@ py::tuple skipgram_step(const py::array& centers, const py::array& contexts, con
         py::gil_scoped_release nogil;
         return plan::skipgram_step(c, x, n.rows, n, lr, in, out, threads);
     });
-    return py::make_tuple(loss.sum, loss.pairs);
+    return py::make_tuple(loss.sum, loss.terms);
 }
 
-py::tuple skipgram_epoch(const py::array& tokens, const py::array& offsets, const py::array& keep,
-                         const py::array& alias_accept, const py::array& alias_other, int64_t window, int64_t negative,
-                         bool shrink_windows, double lr_begin, double lr_end, uint64_t seed, int64_t begin, int64_t end,
-                         py::array in_table, py::array out_table, int threads) {
+// The arguments of all epochs, and those that end them.
+#define HOTROW_EPOCH                                                                                       \
+    const py::array &tokens, const py::array &offsets, const py::array &keep, const py::array &alias_accept, \
+        const py::array &alias_other, int64_t window, int64_t negative, bool shrink_windows, double lr_begin, \
+        double lr_end, uint64_t seed, int64_t begin, int64_t end
+#define HOTROW_EPOCH_TABLES py::array in_table, py::array out_table, int threads
+
+// pass(job, tokens, in_table, out_table) -> Loss, without the GIL.
+template <class Pass>
+py::tuple epoch(HOTROW_EPOCH, HOTROW_EPOCH_TABLES, const Pass& pass) {
     const Loss loss = with_floats(in_table, tokens, [&](auto e, auto i) {
         HOTROW_TYPES(e, i);
-        const SkipGram<I> job{vector<I>(tokens),
-                              vector<int64_t>(offsets),
-                              offsets.size() - 1,
-                              vector<uint32_t>(keep),
-                              vector<uint32_t>(alias_accept),
-                              vector<int32_t>(alias_other),
-                              keep.size(),
-                              window,
-                              negative,
-                              shrink_windows,
-                              lr_begin,
-                              lr_end,
-                              seed};
+        const Epoch<I> job{vector<I>(tokens),
+                           vector<int64_t>(offsets),
+                           offsets.size() - 1,
+                           vector<uint32_t>(keep),
+                           vector<uint32_t>(alias_accept),
+                           vector<int32_t>(alias_other),
+                           keep.size(),
+                           window,
+                           negative,
+                           shrink_windows,
+                           lr_begin,
+                           lr_end,
+                           seed};
         const auto in = writable_matrix<F>(in_table), out = writable_matrix<F>(out_table);
         py::gil_scoped_release nogil;
-        return plan::skipgram_epoch(job, {begin, end}, in, out, threads);
+        return pass(job, Range{begin, end}, in, out);
     });
-    return py::make_tuple(loss.sum, loss.pairs);
+    return py::make_tuple(loss.sum, loss.terms);
+}
+#define HOTROW_EPOCH_VALUES                                                                                           \
+    tokens, offsets, keep, alias_accept, alias_other, window, negative, shrink_windows, lr_begin, lr_end, seed, begin, \
+        end, in_table, out_table, threads
+
+py::tuple skipgram_epoch(HOTROW_EPOCH, HOTROW_EPOCH_TABLES) {
+    return epoch(HOTROW_EPOCH_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+        return plan::skipgram_epoch(job, range, in, out, threads);
+    });
+}
+
+py::tuple cbow_epoch(HOTROW_EPOCH, bool cbow_mean, HOTROW_EPOCH_TABLES) {
+    return epoch(HOTROW_EPOCH_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+        return plan::cbow_epoch(job, cbow_mean, range, in, out, threads);
+    });
 }
 
 // The position of the first index outside [0, rows) in C order, or -1.

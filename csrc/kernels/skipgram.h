@@ -107,33 +107,41 @@ HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, SoftplusSum
     for (int64_t a = 0; a < m; ++a) x[a * kOutputs] = -x[a * kOutputs];
 }
 
-// A row that stands in a window twice has the same coefficients twice: add them up and keep one.
-template <class F>
-HOTROW_INLINE void merge_repeats(Window<F>& w) {
-    for (int64_t a = 1; a < w.m; ++a)
-        for (int64_t e = 0; e < a; ++e)
-            if (w.inputs[e] == w.inputs[a]) {
-                --w.m;
-                w.inputs[a] = w.inputs[w.m];
-                for (int64_t b = 0; b < w.n; ++b) {
-                    w.at(e, b) += w.at(a, b);
-                    w.at(a, b) = w.at(w.m, b);
-                }
-                --a;
-                break;
-            }
-    for (int64_t b = 1; b < w.n; ++b)
+// Keeps one of rows that are equal: join(e, b) adds the coefficients of row b to those of row e, move(b, last) fills
+// the gap.
+template <class F, class Join, class Move>
+HOTROW_INLINE void merge_repeats(F** rows, int64_t& count, const Join& join, const Move& move) {
+    for (int64_t b = 1; b < count; ++b)
         for (int64_t e = 0; e < b; ++e)
-            if (w.outputs[e] == w.outputs[b]) {
-                --w.n;
-                w.outputs[b] = w.outputs[w.n];
-                for (int64_t a = 0; a < w.m; ++a) {
-                    w.at(a, e) += w.at(a, b);
-                    w.at(a, b) = w.at(a, w.n);
-                }
+            if (rows[e] == rows[b]) {
+                --count;
+                rows[b] = rows[count];
+                join(e, b);
+                move(b, count);
                 --b;
                 break;
             }
+}
+
+// A row that stands in a window twice has the same coefficients twice: add them up and keep one.
+template <class F>
+HOTROW_INLINE void merge_repeats(Window<F>& w) {
+    merge_repeats(
+        w.inputs, w.m,
+        [&](int64_t e, int64_t a) HOTROW_INLINE_LAMBDA {
+            for (int64_t b = 0; b < w.n; ++b) w.at(e, b) += w.at(a, b);
+        },
+        [&](int64_t a, int64_t last) HOTROW_INLINE_LAMBDA {
+            for (int64_t b = 0; b < w.n; ++b) w.at(a, b) = w.at(last, b);
+        });
+    merge_repeats(
+        w.outputs, w.n,
+        [&](int64_t e, int64_t b) HOTROW_INLINE_LAMBDA {
+            for (int64_t a = 0; a < w.m; ++a) w.at(a, e) += w.at(a, b);
+        },
+        [&](int64_t b, int64_t last) HOTROW_INLINE_LAMBDA {
+            for (int64_t a = 0; a < w.m; ++a) w.at(a, b) = w.at(a, last);
+        });
 }
 
 // to[a, :] = from[a, :] + sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :] for a group of
@@ -210,7 +218,7 @@ void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, 
     }
     sum.flush();
     loss.sum += sum.total;
-    loss.pairs += range.end - range.begin;
+    loss.terms += range.end - range.begin;
 }
 
 // The words of a token range that survive subsampling, the centres, each with the bounds of its sentence among them; up
@@ -223,7 +231,7 @@ struct KeptWords {
     int32_t* sentence_end;
     int32_t centers_begin, centers_end, count;
 
-    HOTROW_INLINE KeptWords(const SkipGram<I>& job, Range range, Scratch& scratch) {
+    HOTROW_INLINE KeptWords(const Epoch<I>& job, Range range, Scratch& scratch) {
         const int64_t room = kTokensPerBlock + 2 * job.window;
         word = scratch.take<I>(room);
         position = scratch.take<int64_t>(room);
@@ -262,12 +270,12 @@ struct KeptWords {
             sentence_end[i] = sentence_to;
         }
     }
-    HOTROW_INLINE void push(const SkipGram<I>& job, int64_t p) {
+    HOTROW_INLINE void push(const Epoch<I>& job, int64_t p) {
         word[count] = job.tokens[p];
         position[count++] = p;
     }
     // The sentence that token p belongs to: the last one that starts at or before p.
-    static HOTROW_INLINE int64_t sentence_of(const SkipGram<I>& job, int64_t p) {
+    static HOTROW_INLINE int64_t sentence_of(const Epoch<I>& job, int64_t p) {
         int64_t low = 0, high = job.sentences;
         while (high - low > 1) {
             const int64_t middle = low + (high - low) / 2;
@@ -278,38 +286,34 @@ struct KeptWords {
 };
 
 // For each kept word of `range` (in tokens) in turn, the centre: its contexts are the kept words of its sentence within
-// a drawn window; h[a] = in_table[context a], o[0] = out_table[centre], o[k] = out_table[drawn negative k != centre].
-// One step as in skipgram_step on all pairs (a, k) at once, from the values before it, repeated rows added up.
-// lr falls linearly from lr_begin to lr_end over all tokens.
-template <class F, class I>
-void skipgram_epoch(const SkipGram<I>& job, Range range, void* memory, Mat<F> in_table, Mat<F> out_table, Loss& loss) {
-    constexpr int32_t ahead = 2;  // centres whose negatives are drawn and fetched before they are needed
-    constexpr int32_t ring = 4;
-    Scratch scratch{static_cast<char*>(memory)};
+// a drawn window. Of centres that have any, train(m, n, lr) gets m rows in inputs, in_table[context], and n in outputs,
+// out_table[centre] and out_table[drawn negative != centre]. lr falls linearly from lr_begin to lr_end over all tokens.
+// Negatives are drawn `Ahead` centres before they are needed, a power of 2; fetch(row) brings a row near.
+template <int32_t Ahead, class F, class I, class Fetch, class Train>
+HOTROW_INLINE void for_windows(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
+                               F** inputs, F** outputs, const Fetch& fetch, const Train& train) {
+    constexpr int32_t ring = 2 * Ahead;
     const KeptWords<I> kept(job, range, scratch);
-    Window<F> w(scratch, 2 * job.window, 1 + job.negative, in_table.cols);
     I* const drawn = scratch.take<I>(ring * job.negative);
     const Draws windows(job.seed, Stream::window), negatives(job.seed, Stream::negative);
-    const int64_t row_bytes = in_table.cols * int64_t(sizeof(F));
     const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
-    SoftplusSum<F> sum;
 
     const auto draw = [&](int32_t t) {
         I* const row = drawn + t % ring * job.negative;
-        prefetch_to_write(out_table.row(kept.word[t]), row_bytes);
+        fetch(out_table.row(kept.word[t]));
         for (int64_t k = 0; k < job.negative; ++k) {
             const uint64_t x = negatives[uint64_t(kept.position[t] * job.negative + k)];
             const uint64_t bucket = scale_high(x, uint64_t(job.vocabulary));
             const I other = I(job.alias_other[bucket]);  // loaded either way: the choice is a coin toss, no branch
             row[k] = low(x) <= job.alias_accept[bucket] ? I(bucket) : other;
-            prefetch_to_write(out_table.row(row[k]), row_bytes);
+            fetch(out_table.row(row[k]));
         }
     };
-    for (int32_t t = kept.centers_begin; t < kept.centers_end && t < kept.centers_begin + ahead; ++t) draw(t);
+    for (int32_t t = kept.centers_begin; t < kept.centers_end && t < kept.centers_begin + Ahead; ++t) draw(t);
     for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
-        if (t + ahead < kept.centers_end) draw(t + ahead);
-        const int64_t arrival = t + job.window + ahead;
-        if (arrival < kept.count) prefetch_to_write(in_table.row(kept.word[arrival]), row_bytes);
+        if (t + Ahead < kept.centers_end) draw(t + Ahead);
+        const int64_t arrival = t + job.window + Ahead;
+        if (arrival < kept.count) fetch(in_table.row(kept.word[arrival]));
 
         const int64_t position = kept.position[t];
         const int64_t reach = job.shrink_windows
@@ -317,17 +321,33 @@ void skipgram_epoch(const SkipGram<I>& job, Range range, void* memory, Mat<F> in
                                   : job.window;
         const int64_t begin = t - reach > kept.sentence_begin[t] ? t - reach : kept.sentence_begin[t];
         const int64_t end = t + reach < kept.sentence_end[t] ? t + reach + 1 : kept.sentence_end[t];
-        w.m = 0;
+        int64_t m = 0, n = 0;
         for (int64_t c = begin; c < end; ++c)
-            if (c != t) w.inputs[w.m++] = in_table.row(kept.word[c]);
-        if (w.m == 0) continue;
-        loss.pairs += w.m;
-        w.n = 1;
-        w.outputs[0] = out_table.row(kept.word[t]);
+            if (c != t) inputs[m++] = in_table.row(kept.word[c]);
+        if (m == 0) continue;
+        outputs[n++] = out_table.row(kept.word[t]);
         for (const I *k = drawn + t % ring * job.negative, *last = k + job.negative; k < last; ++k)
-            if (*k != kept.word[t]) w.outputs[w.n++] = out_table.row(*k);
-        train_window(w, in_table.cols, F(job.lr_begin + lr_slope * double(position)), sum);
+            if (*k != kept.word[t]) outputs[n++] = out_table.row(*k);
+        train(m, n, F(job.lr_begin + lr_slope * double(position)));
     }
+}
+
+// With h[a] and o[b] the inputs and outputs of for_windows: one step as in skipgram_step on all pairs (a, b) at once,
+// from the values before it, repeated rows added up.
+template <class F, class I>
+void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_table, Mat<F> out_table, Loss& loss) {
+    Scratch scratch{static_cast<char*>(memory)};
+    Window<F> w(scratch, 2 * job.window, 1 + job.negative, in_table.cols);
+    SoftplusSum<F> sum;
+    const int64_t row_bytes = in_table.cols * int64_t(sizeof(F));
+    const auto fetch = [=](const F* row) HOTROW_INLINE_LAMBDA { prefetch_to_write(row, row_bytes); };
+    const auto train = [&](int64_t m, int64_t n, F lr) HOTROW_INLINE_LAMBDA {
+        w.m = m;
+        w.n = n;
+        loss.terms += m;
+        train_window(w, in_table.cols, lr, sum);
+    };
+    for_windows<2>(job, range, scratch, in_table, out_table, w.inputs, w.outputs, fetch, train);
     sum.flush();
     loss.sum += sum.total;
 }

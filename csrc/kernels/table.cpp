@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "kernels/bounds.h"
+#include "kernels/cbow.h"
 #include "kernels/embedding_bag.h"
 #include "kernels/gather.h"
 #include "kernels/optim.h"

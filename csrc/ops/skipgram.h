@@ -1,5 +1,6 @@
-// Plans of the skip-gram operators: Hogwild (Niu et al. 2011), threads update shared tables without locks.
-// A pair of rows costs 6 D flops; with K negatives shared by m contexts a window moves (m + 1 + K) D reads and writes.
+// Plans of the skip-gram and CBOW operators: Hogwild (Niu et al. 2011), threads update shared tables without locks.
+// A window of m contexts and K negatives moves (m + 1 + K) D reads and writes; skip-gram costs 6 m (1 + K) D flops, CBOW
+// 2 m D + 6 (1 + K) D.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -24,7 +25,7 @@ Loss hogwild(int64_t tasks, int64_t scratch_bytes, int threads, const Work& work
         losses[size_t(t)] = mine;
     });
     Loss total{};
-    for (const Loss& loss : losses) total = {total.sum + loss.sum, total.pairs + loss.pairs};
+    for (const Loss& loss : losses) total = {total.sum + loss.sum, total.terms + loss.terms};
     return total;
 }
 
@@ -34,24 +35,30 @@ Loss skipgram_step(const I* centers, const I* contexts, int64_t n, Mat<const I> 
     const auto kernel = kernels().get<F, I>().skipgram_step;
     const int64_t pair_bytes = 2 * (2 + negatives.cols) * in_table.cols * int64_t(sizeof(F));
     const int parts = useful_threads(n * pair_bytes, threads);
-    return hogwild(parts, skipgram_scratch_bytes(1, negatives.cols, in_table.cols), parts, [&](int64_t task, void* scratch, Loss& loss) {
+    return hogwild(parts, window_scratch_bytes(1, negatives.cols, in_table.cols), parts, [&](int64_t task, void* scratch, Loss& loss) {
         kernel(centers, contexts, negatives, F(lr), piece(n, int(task), parts), scratch, in_table, out_table, loss);
     });
 }
 
-// Trains on tokens `range`, whose ends are multiples of kTokensPerBlock or the last token. The blocks are the same
-// however an epoch is cut into calls, and so are all draws.
-template <class F, class I>
-Loss skipgram_epoch(const SkipGram<I>& job, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
-    const auto kernel = kernels().get<F, I>().skipgram_epoch;
+// kernel(tokens, scratch, loss) on blocks of the tokens `range`, whose ends are multiples of kTokensPerBlock or the last
+// token. The blocks are the same however an epoch is cut into calls, and so are all draws.
+template <class I, class Kernel>
+Loss epoch(const Epoch<I>& job, Range range, int64_t cols, int threads, const Kernel& kernel) {
     const int64_t first = range.begin / kTokensPerBlock, last = (range.end + kTokensPerBlock - 1) / kTokensPerBlock;
-    return hogwild(last - first, skipgram_scratch_bytes(job.window, job.negative, in_table.cols),
+    return hogwild(last - first, window_scratch_bytes(job.window, job.negative, cols),
                    int(std::min<int64_t>(threads, std::max<int64_t>(1, last - first))),
                    [&](int64_t task, void* scratch, Loss& loss) {
                        const int64_t begin = (first + task) * kTokensPerBlock;
-                       kernel(job, {begin, std::min(begin + kTokensPerBlock, range.end)}, scratch, in_table, out_table,
-                              loss);
+                       kernel(Range{begin, std::min(begin + kTokensPerBlock, range.end)}, scratch, loss);
                    });
+}
+
+template <class F, class I>
+Loss skipgram_epoch(const Epoch<I>& job, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
+    const auto kernel = kernels().get<F, I>().skipgram_epoch;
+    return epoch(job, range, in_table.cols, threads, [&](Range tokens, void* scratch, Loss& loss) {
+        kernel(job, tokens, scratch, in_table, out_table, loss);
+    });
 }
 
 }  // namespace plan

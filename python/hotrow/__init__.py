@@ -1,7 +1,8 @@
-"""Embedding tables, fast on the CPU: lookup, sparse gradient and skip-gram training.
+"""Embedding tables, fast on the CPU: lookup, sparse gradient and word-vector training.
 
 A one-hot vector times a matrix is one row of it. hotrow does that lookup (gather, embedding_bag), its gradient
-(scatter_add, coalesce, optim) and Hogwild skip-gram training (skipgram_step, skipgram_epoch) on NumPy arrays.
+(scatter_add, coalesce, optim) and Hogwild training of word vectors (skipgram_step, skipgram_epoch, cbow_epoch) on
+NumPy arrays.
 """
 
 from hotrow import optim, reference
@@ -13,6 +14,7 @@ from hotrow.ops import (
     SparseGrad,
     adagrad_step,
     adam_step,
+    cbow_epoch,
     coalesce,
     embedding_bag,
     empty_table,
@@ -39,6 +41,7 @@ __all__ = [
     "__version__",
     "adagrad_step",
     "adam_step",
+    "cbow_epoch",
     "coalesce",
     "embedding_bag",
     "empty_table",

@@ -63,6 +63,15 @@ def _lookups(bound: str = "R") -> tuple[Arg, ...]:
 
 
 _TABLE = _table(role="inout")
+_EPOCH = (
+    _indices("tokens", ("T",)),
+    Arg("offsets", "int64", ("S+1",)),
+    Arg("keep", "uint32", ("R",)),
+    Arg("alias_accept", "uint32", ("R",)),
+    Arg("alias_other", "int32", ("R",), bound="R"),
+    Arg("in_table", "F", ("R", "D"), "inout"),
+    Arg("out_table", "F", ("R", "D"), "inout"),
+)
 
 OPS: dict[str, tuple[Arg, ...]] = {
     "gather": (_table(), _indices(shape=("...",)), _SCALES, Arg("out", "E", ("...", "D"), "out")),
@@ -104,13 +113,6 @@ OPS: dict[str, tuple[Arg, ...]] = {
         Arg("in_table", "F", ("R", "D"), "inout"),
         Arg("out_table", "F", ("Q", "D"), "inout"),
     ),
-    "skipgram_epoch": (
-        _indices("tokens", ("T",)),
-        Arg("offsets", "int64", ("S+1",)),
-        Arg("keep", "uint32", ("R",)),
-        Arg("alias_accept", "uint32", ("R",)),
-        Arg("alias_other", "int32", ("R",), bound="R"),
-        Arg("in_table", "F", ("R", "D"), "inout"),
-        Arg("out_table", "F", ("R", "D"), "inout"),
-    ),
+    "skipgram_epoch": _EPOCH,
+    "cbow_epoch": _EPOCH,
 }

@@ -16,8 +16,9 @@ from hotrow.sampling import Sampling
 from hotrow.steps import adagrad_step, adam_step, rmsprop_step, rowwise_adagrad_step, sgd_step
 
 __all__ = [
-    "SparseGrad", "adagrad_step", "adam_step", "coalesce", "embedding_bag", "empty_table", "gather", "rmsprop_step",
-    "rowwise_adagrad_step", "scatter_add", "sgd_step", "skipgram_epoch", "skipgram_step", "weights_grad",
+    "SparseGrad", "adagrad_step", "adam_step", "cbow_epoch", "coalesce", "embedding_bag", "empty_table", "gather",
+    "rmsprop_step", "rowwise_adagrad_step", "scatter_add", "sgd_step", "skipgram_epoch", "skipgram_step",
+    "weights_grad",
 ]  # fmt: skip
 
 Floats = NDArray[np.floating[Any]]
@@ -379,6 +380,82 @@ def skipgram_epoch(
     Source:
         word2vec.c (Mikolov et al. 2013); Ji et al., "Parallelizing Word2Vec in Shared and Distributed Memory", 2016.
     """
+    return _epoch(
+        "skipgram_epoch", in_table, out_table, tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows,
+        seed, begin, progress,
+    )  # fmt: skip
+
+
+def cbow_epoch(
+    in_table: Floats,
+    out_table: Floats,
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    *,
+    window: int = 5,
+    negative: int = 5,
+    cbow_mean: bool = True,
+    lr: float = 0.025,
+    lr_end: float | None = None,
+    shrink_windows: bool = True,
+    seed: int = 1,
+    begin: int = 0,
+    progress: Callable[[int, float, int], object] | None = None,
+) -> float:
+    """One pass of CBOW (continuous bag of words) with negative sampling over encoded sentences, both tables in place.
+
+    For each word left as a centre, with contexts and negatives drawn as in skipgram_epoch:
+
+    h = mean or sum of in_table[contexts], o = out_table[centre], n[k] = out_table[negatives[k]]
+    loss = -log sigmoid(h . o) - sum_k log sigmoid(-h . n[k])
+    o, n[k] -= lr * their gradients; in_table[context] -= lr * the gradient of h, over the number of contexts if h is
+    their sum, once for each time the context stands there
+
+    The step of the contexts is that of word2vec.c and gensim. It is the gradient times their number if h is their mean,
+    divided by it if h is their sum. A negative equal to the centre is left out; repeated ones add up. What
+    skipgram_epoch says of threads, draws and Ctrl-C holds here too.
+
+    Args:
+        in_table, out_table, tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows, seed, begin,
+            progress: as skipgram_epoch; gensim starts with lr = 0.025 here too, word2vec.c with 0.05.
+        cbow_mean (bool): h is the mean of the contexts (default), else their sum.
+
+    Returns:
+        float: mean loss of a centre, its negatives included, in float64; 0 without centres.
+
+    Raises:
+        TypeError, ValueError, IndexError: as skipgram_epoch. Both tables are then unchanged.
+
+    Source:
+        Mikolov et al., "Efficient Estimation of Word Representations in Vector Space", 2013; word2vec.c;
+        fast_sentence_cbow_neg of gensim 4.
+    """
+    cbow_mean = _check.boolean("cbow_mean", cbow_mean)
+    return _epoch(
+        "cbow_epoch", in_table, out_table, tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows,
+        seed, begin, progress, cbow_mean,
+    )  # fmt: skip
+
+
+def _epoch(
+    op: str,
+    in_table: Floats,
+    out_table: Floats,
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    window: int,
+    negative: int,
+    lr: float,
+    lr_end: float | None,
+    shrink_windows: bool,
+    seed: int,
+    begin: int,
+    progress: Callable[[int, float, int], object] | None,
+    *more: bool,
+) -> float:
+    """Checks the arguments of an epoch, `more` aside, and runs it."""
     window, negative = _check.integer("window", window, 1, 1000), _check.integer("negative", negative, 0, 1000)
     lr = _check.real("lr", lr, 0)
     lr_end = lr if lr_end is None else _check.real("lr_end", lr_end, 0)
@@ -388,29 +465,28 @@ def skipgram_epoch(
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     (tokens, starts, keep, accept, other, in_table, out_table), dims = _check.arrays(
-        "skipgram_epoch", tokens, offsets, sampling.keep, sampling.alias_accept, sampling.alias_other,
-        in_table, out_table,
+        op, tokens, offsets, sampling.keep, sampling.alias_accept, sampling.alias_other, in_table, out_table,
     )  # fmt: skip
     _check.offsets(starts, dims["T"], "tokens")
 
     # In calls of about a tenth of a second, between which Python sees Ctrl-C. Where they are cut changes no result.
     kernels, threads, total = _backend.kernels(), _threads.count, dims["T"]
-    block = kernels.tokens_per_block
+    run, block = getattr(kernels, op), kernels.tokens_per_block
     begin = _check.integer("begin", begin, 0, total)
     if begin % block and begin != total:
         raise ValueError(f"begin = {begin} must be a multiple of {block}, or {total}, the number of tokens")
-    step, loss_sum, pairs = block * threads, 0.0, 0
+    step, loss_sum, terms = block * threads, 0.0, 0
     while begin < total:
         end = min(begin + step, total)
         started = time.perf_counter()
-        part, count = kernels.skipgram_epoch(
+        part, count = run(
             tokens, starts, keep, accept, other, window, negative, bool(shrink_windows), lr, lr_end, seed,
-            begin, end, in_table, out_table, threads,
+            begin, end, *more, in_table, out_table, threads,
         )  # fmt: skip
         elapsed = time.perf_counter() - started
-        loss_sum, pairs = loss_sum + part, pairs + count
+        loss_sum, terms = loss_sum + part, terms + count
         if progress is not None:
             progress(end - begin, part / count if count else 0.0, count)
         begin = end
         step = block * max(threads, min(2 * step // block, int(step / block * 0.1 / max(elapsed, 1e-6))))
-    return loss_sum / pairs if pairs else 0.0
+    return loss_sum / terms if terms else 0.0

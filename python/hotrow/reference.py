@@ -5,6 +5,7 @@ against. Same names and arguments as hotrow, less `out`, `progress`,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -353,13 +354,15 @@ def skipgram_gradient(h: F64, o: F64, positive: ArrayLike) -> tuple[F64, F64]:
     return g @ o, g.T @ h
 
 
-def _window(in_table: F64, out_table: F64, inputs: ArrayLike, outputs: ArrayLike, lr: float) -> float:
-    """A gradient step on all pairs of input rows and output rows, the first output being the positive one."""
-    a, b = one_hot(inputs, len(in_table)), one_hot(outputs, len(out_table))
-    h, o = a @ in_table, b @ out_table
+def _window(in_table: F64, out_table: F64, pool: F64, spread: F64, outputs: ArrayLike, lr: float) -> float:
+    """A gradient step on all pairs of rows of h = pool @ in_table and output rows, the first output being the positive
+    one; in_table gets spread^T times the step of h. Both are [m, R].
+    """
+    b = one_hot(outputs, len(out_table))
+    h, o = pool @ in_table, b @ out_table
     positive = np.arange(len(o)) == 0
     grad_h, grad_o = skipgram_gradient(h, o, positive)
-    in_table -= lr * a.T @ grad_h
+    in_table -= lr * spread.T @ grad_h
     out_table -= lr * b.T @ grad_o
     return skipgram_loss(h, o, positive)
 
@@ -369,9 +372,9 @@ def skipgram_step(
 ) -> float:
     """Pair after pair: the gradient step of one input row, one positive and the negatives that differ from it."""
     losses = [
-        _window(in_table, out_table, [center], [context, *(k for k in drawn if k != context)], lr)
+        _window(in_table, out_table, center, center, [context, *(k for k in drawn if k != context)], lr)
         for center, context, drawn in zip(
-            np.asarray(centers).tolist(),
+            one_hot(centers, len(in_table))[:, None],
             np.asarray(contexts).tolist(),
             np.asarray(negatives).tolist(),
             strict=True,
@@ -393,6 +396,41 @@ def draws(seed: int, stream: int, indices: ArrayLike) -> tuple[NDArray[np.uint64
     return x >> U64(32), x & U64(0xFFFFFFFF)
 
 
+def _windows(
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    window: int,
+    negative: int,
+    lr: float,
+    lr_end: float | None,
+    shrink_windows: bool,
+    seed: int,
+    begin: int,
+) -> Iterator[tuple[F64, list[Any], float]]:
+    """Centre after centre: its contexts as one_hot, itself and the negatives that differ from it, the learning rate."""
+    words, starts = np.asarray(tokens), np.asarray(offsets).tolist()
+    places, vocabulary = np.arange(words.size), sampling.keep.size
+    kept = draws(seed, 1, places)[1] <= sampling.keep[words]
+    reach = 1 + (draws(seed, 2, places)[0] * U64(window) >> U64(32)).astype(int)
+    if not shrink_windows:
+        reach[:] = window
+    high, low = draws(seed, 3, np.arange(words.size * negative))
+    bucket = (high * U64(vocabulary) >> U64(32)).astype(int)
+    taken = low <= sampling.alias_accept[bucket]
+    drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, negative)
+    slope = ((lr if lr_end is None else lr_end) - lr) / max(words.size, 1)
+    for start, end in pairwise(starts):
+        sentence: list[Any] = [p for p in range(start, end) if kept[p]]
+        for t, p in enumerate(sentence):
+            if p < begin:
+                continue
+            near = sentence[max(0, t - reach[p]) : t] + sentence[t + 1 : t + 1 + reach[p]]
+            if near:
+                outputs = [words[p], *(k for k in drawn[p] if k != words[p])]
+                yield one_hot(words[near], vocabulary), outputs, lr + slope * p
+
+
 def skipgram_epoch(
     in_table: F64,
     out_table: F64,
@@ -409,26 +447,41 @@ def skipgram_epoch(
     begin: int = 0,
 ) -> float:
     """Centre after centre: the gradient step of its contexts on itself and the negatives that differ from it."""
-    words, starts = np.asarray(tokens), np.asarray(offsets).tolist()
-    places, vocabulary = np.arange(words.size), sampling.keep.size
-    kept = draws(seed, 1, places)[1] <= sampling.keep[words]
-    reach = 1 + (draws(seed, 2, places)[0] * U64(window) >> U64(32)).astype(int)
-    if not shrink_windows:
-        reach[:] = window
-    high, low = draws(seed, 3, np.arange(words.size * negative))
-    bucket = (high * U64(vocabulary) >> U64(32)).astype(int)
-    taken = low <= sampling.alias_accept[bucket]
-    drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, negative)
-    slope = ((lr if lr_end is None else lr_end) - lr) / max(words.size, 1)
     loss, pairs = 0.0, 0
-    for start, end in pairwise(starts):
-        sentence: list[Any] = [p for p in range(start, end) if kept[p]]
-        for t, p in enumerate(sentence):
-            if p < begin:
-                continue
-            near = sentence[max(0, t - reach[p]) : t] + sentence[t + 1 : t + 1 + reach[p]]
-            if near:
-                outputs = [words[p], *(k for k in drawn[p] if k != words[p])]
-                loss += _window(in_table, out_table, words[near], outputs, lr + slope * p)
-                pairs += len(near)
+    windows = _windows(tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows, seed, begin)
+    for a, outputs, rate in windows:
+        loss += _window(in_table, out_table, a, a, outputs, rate)
+        pairs += len(a)
     return loss / pairs if pairs else 0.0
+
+
+def cbow_matrices(contexts: F64, cbow_mean: bool) -> tuple[F64, F64]:
+    """The matrices of _window for one-hot contexts: the mean that is pooled and their sum, or the other way round.
+
+    That is what word2vec.c and gensim do. The gradient would take the same matrix both times.
+    """
+    counts = contexts.sum(axis=0, keepdims=True)
+    mean = counts / len(contexts)
+    return (mean, counts) if cbow_mean else (counts, mean)
+
+
+def cbow_epoch(
+    in_table: F64,
+    out_table: F64,
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    *,
+    window: int = 5,
+    negative: int = 5,
+    cbow_mean: bool = True,
+    lr: float = 0.025,
+    lr_end: float | None = None,
+    shrink_windows: bool = True,
+    seed: int = 1,
+    begin: int = 0,
+) -> float:
+    """Centre after centre: the step of its pooled contexts on itself and the negatives that differ from it."""
+    windows = _windows(tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows, seed, begin)
+    losses = [_window(in_table, out_table, *cbow_matrices(a, cbow_mean), outputs, rate) for a, outputs, rate in windows]
+    return float(np.mean(losses)) if losses else 0.0

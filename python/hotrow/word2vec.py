@@ -1,4 +1,4 @@
-"""Word2Vec: word vectors from a corpus, by skip-gram with negative sampling."""
+"""Word2Vec: word vectors from a corpus, by skip-gram or CBOW with negative sampling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from hotrow import _check, _corpus, _model_file, _threads
 from hotrow._files import StrPath, check_target
 from hotrow._interrupt import interrupt_later
-from hotrow.ops import empty_table, skipgram_epoch
+from hotrow.ops import cbow_epoch, empty_table, skipgram_epoch
 from hotrow.sampling import Sampling
 from hotrow.text import Corpus
 from hotrow.vectors import WordVectors
@@ -28,14 +28,14 @@ _EVERY = 600.0  # seconds between checkpoints
 _ROWS = 4096  # first vectors drawn at a time
 
 # What trains for an epoch, by (sg, hs).
-_EPOCHS: dict[tuple[int, int], Callable[..., float]] = {(1, 0): skipgram_epoch}
+_EPOCHS: dict[tuple[int, int], Callable[..., float]] = {(1, 0): skipgram_epoch, (0, 0): cbow_epoch}
 
 
 def _epoch_function(sg: int, hs: int) -> Callable[..., float]:
     try:
         return _EPOCHS[sg, hs]
     except KeyError:
-        trained = "skip-gram with negative sampling (sg=1, hs=0)"
+        trained = "skip-gram (sg=1) and CBOW (sg=0) with negative sampling (hs=0)"
         raise ValueError(f"sg = {sg}, hs = {hs} is not trained: Word2Vec trains {trained}") from None
 
 
@@ -81,10 +81,11 @@ def _options(
 
 
 class Word2Vec:
-    """Word vectors, trained on all threads by skip-gram with negative sampling (hotrow.skipgram_epoch).
+    """Word vectors, trained on all threads by skip-gram (hotrow.skipgram_epoch) or CBOW (hotrow.cbow_epoch), both with
+    negative sampling.
 
-    Parameters have gensim's names and are attributes, which may be changed between calls. sg=1 is the default and, with
-    hs=0, all that is trained; gensim's default is CBOW, sg=0. Memory: two tables, float32[V, D], and the encoded
+    Parameters have gensim's names and are attributes, which may be changed between calls. Skip-gram, sg=1, is the
+    default; gensim's is CBOW, sg=0. Memory: two tables, float32[V, D], and the encoded
     corpus, which goes to a temporary file beyond 67 million words. One thread and a seed give the same bits again; more
     threads update without locks (Hogwild).
 
@@ -98,16 +99,17 @@ class Word2Vec:
         alpha, min_alpha (float): the learning rate falls linearly from one to the other; default 0.025, 1e-4.
         epochs (int): passes over the corpus; default 5.
         seed (int in [0, 2^31)): of the first vectors and all draws; default 1.
-        sg (0 or 1): 1 is skip-gram, the default.
-        hs (0 or 1): 0 is negative sampling, the default.
+        sg (0 or 1): 1 is skip-gram, the default; 0 is CBOW.
+        hs (0 or 1): 0 is negative sampling, the default and all there is.
+        cbow_mean (bool): CBOW pools contexts by their mean, the default, or their sum.
         shrink_windows (bool): draw the windows of words from 1 to `window`; False: always `window`; default True.
         max_final_vocab (int >= 1): raise min_count until at most so many words stay; default: no limit.
         threads (int in [1, 4096]): default: hotrow.get_num_threads().
 
     Attributes:
         counts (int64[V]): how often each word was there.
-        losses (list of float): mean loss of a pair in each epoch trained, in float64; how time cuts an epoch into calls
-            shows in the last digits.
+        losses (list of float): mean loss of a pair, of CBOW a word, in each epoch trained, in float64; how time cuts an
+            epoch into calls shows in the last digits.
         tokens (int): words the last call trained on, repeats included, before subsampling.
         seconds (float): time that took.
 
@@ -134,6 +136,7 @@ class Word2Vec:
         seed: int = 1,
         sg: int = 1,
         hs: int = 0,
+        cbow_mean: bool = True,
         shrink_windows: bool = True,
         max_final_vocab: int | None = None,
         threads: int | None = None,
@@ -149,6 +152,7 @@ class Word2Vec:
         self.seed = _check.integer("seed", seed, 0, 2**31 - 1)
         self.sg, self.hs = _check.integer("sg", sg, 0, 1), _check.integer("hs", hs, 0, 1)
         _epoch_function(self.sg, self.hs)
+        self.cbow_mean = _check.boolean("cbow_mean", cbow_mean)
         self.shrink_windows = _check.boolean("shrink_windows", shrink_windows)
         self.max_final_vocab = max_final_vocab
         if max_final_vocab is not None:
@@ -405,6 +409,7 @@ class Word2Vec:
                         window=self.window, negative=self.negative, shrink_windows=self.shrink_windows,
                         lr=self.alpha - run.epoch * fall, lr_end=self.alpha - (run.epoch + 1) * fall,
                         seed=self.seed * 2**32 + len(self.losses), begin=run.tokens, progress=progress,
+                        **({} if self.sg else {"cbow_mean": self.cbow_mean}),
                     )  # fmt: skip
                     loss = run.loss / run.pairs if run.pairs else 0.0
                     self.losses.append(loss)

@@ -1,9 +1,10 @@
-"""Skip-gram with negative sampling."""
+"""Skip-gram and continuous bag of words, with negative sampling."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def skipgram_step(
     return float(sum(losses)), n
 
 
-# --- skipgram_epoch ---------------------------------------------------------------------------------------------------
+# --- skipgram_epoch, cbow_epoch ---------------------------------------------------------------------------------------
 
 _KEEP, _WINDOW, _NEGATIVE = np.uint64(1), np.uint64(2), np.uint64(3)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -102,7 +103,32 @@ def _kept(tokens, keep, seed, p):
 
 
 @jit
-def _skipgram_epoch(job, begin, end, in_table, out_table):
+def _bag(in_table, out_table, contexts, m, outputs, n, lr, cbow_mean, pooled, coefficients, change):
+    """A step on m contexts, pooled to one row, and n output rows, the first output being the positive one."""
+    h = pooled[0]
+    share = h.dtype.type(1) / h.dtype.type(m)
+    h[:] = 0
+    for a in range(m):
+        x = row(in_table, contexts[a])
+        for d in range(h.size):
+            h[d] += x[d]
+    if cbow_mean:
+        for d in range(h.size):
+            h[d] *= share
+    loss = _window(pooled, out_table, (0,), 1, outputs, n, lr, coefficients, change)
+    step = change[0]
+    if not cbow_mean:
+        for d in range(step.size):
+            step[d] *= share
+    for a in range(m):
+        x = row(in_table, contexts[a])
+        for d in range(x.size):
+            x[d] += step[d]
+    return loss
+
+
+@jit
+def _epoch(job, begin, end, cbow, cbow_mean, in_table, out_table):
     """Centre after centre of tokens begin .. end - 1: its contexts on itself and the negatives that differ from it."""
     tokens, offsets, keep, accept, other, window, negative, shrink, lr_begin, lr_end, seed = job
     slope = (lr_end - lr_begin) / offsets[-1]
@@ -110,7 +136,8 @@ def _skipgram_epoch(job, begin, end, in_table, out_table):
     inputs, outputs = np.empty(2 * window, tokens.dtype), np.empty(1 + negative, tokens.dtype)
     coefficients = np.empty((inputs.size, outputs.size), in_table[0].dtype)
     change = np.empty((inputs.size, in_table[3]), in_table[0].dtype)
-    loss, pairs = 0.0, 0
+    pooled = np.empty(in_table[3], in_table[0].dtype), 0, in_table[3], in_table[3]
+    loss, terms = 0.0, 0
     s = np.searchsorted(offsets, begin, side="right") - 1
     while s < offsets.size - 1 and offsets[s] < end:
         # The kept words of this sentence in the range, and up to `window` on either side of it.
@@ -147,36 +174,34 @@ def _skipgram_epoch(job, begin, end, in_table, out_table):
                     outputs[n] = drawn
                     n += 1
             lr = in_table[0].dtype.type(lr_begin + slope * place[t])
-            loss += _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change)
-            pairs += m
+            if cbow:
+                loss += _bag(in_table, out_table, inputs, m, outputs, n, lr, cbow_mean, pooled, coefficients, change)
+                terms += 1
+            else:
+                loss += _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change)
+                terms += m
         s += 1
-    return loss, pairs
+    return loss, terms
 
 
-def skipgram_epoch(
-    tokens: Array,
-    offsets: Array,
-    keep: Array,
-    alias_accept: Array,
-    alias_other: Array,
-    window: int,
-    negative: int,
-    shrink_windows: bool,
-    lr_begin: float,
-    lr_end: float,
-    seed: int,
-    begin: int,
-    end: int,
-    in_table: Array,
-    out_table: Array,
-    threads: int,
+def _train(
+    job: list[Any], cbow: bool, cbow_mean: bool, in_table: Array, out_table: Array, threads: int
 ) -> tuple[float, int]:
-    job = (
-        *map(vector, (tokens, offsets, keep, alias_accept, alias_other)),
-        window, negative, shrink_windows, lr_begin, lr_end, np.uint64(seed),
-    )  # fmt: skip
+    """The arguments in the order of hotrow._native's: five arrays, options, seed, begin and end, tables and threads."""
+    *options, seed, begin, end = job
+    job = [*map(vector, options[:5]), *options[5:], np.uint64(seed)]
     i, o = matrix(in_table, True), matrix(out_table, True)
     blocks = -(-(end - begin) // tokens_per_block)
     cuts = [min(begin + tokens_per_block * b, end) for b, _ in pieces(blocks, min(threads, blocks))]
-    parts = parallel(_skipgram_epoch, [(job, *piece, i, o) for piece in pairwise([*cuts, end])])
-    return float(sum(loss for loss, _ in parts)), sum(pairs for _, pairs in parts)
+    parts = parallel(_epoch, [(tuple(job), *piece, cbow, cbow_mean, i, o) for piece in pairwise([*cuts, end])])
+    return float(sum(loss for loss, _ in parts)), sum(terms for _, terms in parts)
+
+
+def skipgram_epoch(*arguments: Any) -> tuple[float, int]:
+    *job, in_table, out_table, threads = arguments
+    return _train(job, False, False, in_table, out_table, threads)
+
+
+def cbow_epoch(*arguments: Any) -> tuple[float, int]:
+    *job, cbow_mean, in_table, out_table, threads = arguments
+    return _train(job, True, cbow_mean, in_table, out_table, threads)

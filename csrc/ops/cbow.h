@@ -1,0 +1,17 @@
+// Plan of continuous bag of words: that of skip-gram's epochs.
+#pragma once
+#include "ops/skipgram.h"
+
+namespace hotrow {
+namespace plan {
+
+template <class F, class I>
+Loss cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
+    const auto kernel = kernels().get<F, I>().cbow_epoch;
+    return epoch(job, range, in_table.cols, threads, [&](Range tokens, void* scratch, Loss& loss) {
+        kernel(job, cbow_mean, tokens, scratch, in_table, out_table, loss);
+    });
+}
+
+}  // namespace plan
+}  // namespace hotrow
