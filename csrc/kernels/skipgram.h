@@ -10,12 +10,6 @@ namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
 
-// Brings the cache lines of a row near, to be written: another thread may have written it last.
-HOTROW_INLINE void prefetch_to_write(const void* row, int64_t bytes) {
-    const char* p = static_cast<const char*>(row);
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 1, 3);
-}
-
 constexpr int kOutputs = 6;  // output rows held in registers at a time: one positive and the usual five negatives
 
 // Bump allocation from the memory the plan hands in.
@@ -339,8 +333,7 @@ void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_ta
     Scratch scratch{static_cast<char*>(memory)};
     Window<F> w(scratch, 2 * job.window, 1 + job.negative, in_table.cols);
     SoftplusSum<F> sum;
-    const int64_t row_bytes = in_table.cols * int64_t(sizeof(F));
-    const auto fetch = [=](const F* row) HOTROW_INLINE_LAMBDA { prefetch_to_write(row, row_bytes); };
+    const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
     const auto train = [&](int64_t m, int64_t n, F lr) HOTROW_INLINE_LAMBDA {
         w.m = m;
         w.n = n;
