@@ -265,7 +265,7 @@ def test_quantize(dtype: Any, width: int) -> None:
     _assert_close(table, found)
     assert not found.values[[4, 299]].any()
     assert found.values.flags.c_contiguous
-    assert found.values.ctypes.data % 64 == 0
+    assert width == 0 or found.values.ctypes.data % 64 == 0
     for layout in (*LAYOUTS, read_only):
         again = hotrow.quantize(relaid(layout(np.zeros((300, width), np.float32)), lambda base: base.astype(dtype)))
         assert not again.values.any()
