@@ -208,7 +208,7 @@ py::tuple skipgram_step(const py::array& centers, const py::array& contexts, con
     const py::array &tokens, const py::array &offsets, const py::array &keep, const py::array &alias_accept, \
         const py::array &alias_other, int64_t window, int64_t negative, bool shrink_windows, double lr_begin, \
         double lr_end, uint64_t seed, int64_t begin, int64_t end
-#define HOTROW_EPOCH_TABLES py::array in_table, py::array out_table, int threads
+#define HOTROW_EPOCH_TABLES py::array in_table, py::array out_table, [[maybe_unused]] int threads
 
 // pass(job, tokens, in_table, out_table) -> Loss, without the GIL.
 template <class Pass>

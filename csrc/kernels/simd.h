@@ -121,15 +121,18 @@ HOTROW_INLINE void store(T* p, pack<T> a, Whole<T>) {
 }
 
 #if defined(__AVX512F__)
+// _mm512_zextpd256_pd512, in which GCC 12 sees an uninitialised register.
+HOTROW_INLINE __m512d zero_extend(__m256d a) { return _mm512_maskz_insertf64x4(0xFF, _mm512_setzero_pd(), a, 0); }
+
 // No wider than need be: a masked load touches the next cache line for lanes it leaves out as well. 8% of a bag at width 100.
 HOTROW_INLINE pack<float> load(const float* p, Tail<float> t) {
     if (t.count <= 4) return pack<float>(_mm512_zextps128_ps512(_mm_maskz_loadu_ps(__mmask8(t.mask), p)));
-    if (t.count <= 8) return pack<float>(_mm512_zextps256_ps512(_mm256_maskz_loadu_ps(__mmask8(t.mask), p)));
+    if (t.count <= 8) return pack<float>(zero_extend(__m256d(_mm256_maskz_loadu_ps(__mmask8(t.mask), p))));
     return pack<float>(_mm512_maskz_loadu_ps(t.mask, p));
 }
 HOTROW_INLINE pack<double> load(const double* p, Tail<double> t) {
     if (t.count <= 2) return pack<double>(_mm512_zextpd128_pd512(_mm_maskz_loadu_pd(__mmask8(t.mask), p)));
-    if (t.count <= 4) return pack<double>(_mm512_zextpd256_pd512(_mm256_maskz_loadu_pd(__mmask8(t.mask), p)));
+    if (t.count <= 4) return pack<double>(zero_extend(_mm256_maskz_loadu_pd(__mmask8(t.mask), p)));
     return pack<double>(_mm512_maskz_loadu_pd(__mmask8(t.mask), p));
 }
 HOTROW_INLINE void store(float* p, pack<float> a, Tail<float> t) { _mm512_mask_storeu_ps(p, t.mask, __m512(a)); }
