@@ -82,10 +82,11 @@ class _Spec:
 _SPECS = {op: tuple(_Spec(arg, op) for arg in args) for op, args in OPS.items()}
 _PLAIN: dict[str, Any] = {}  # what the native backend makes of a table entry
 _BOUNDED = {op: tuple((i, arg.name, arg.bound) for i, arg in enumerate(args) if arg.bound) for op, args in OPS.items()}
+_OUTPUTS = {op for op, args in OPS.items() if args[-1].role == "out"}
 _WRITTEN = {op: sum(1 << i for i, arg in enumerate(args) if arg.role != "in") for op, args in OPS.items()}
 
 
-def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]:
+def arrays(op: str, values: tuple[Any, ...], bounds: bool = True) -> tuple[Sequence[Any], Dims]:
     """Check the array arguments of an operator, in the order of its table entry; without `bounds`, not their values.
 
     Returns the arrays a backend may be called with and the length behind each letter. Arrays that are read along one
@@ -96,7 +97,7 @@ def arrays(op: str, *values: Any, bounds: bool = True) -> tuple[list[Any], Dims]
     if hasattr(kernels, "Plain"):
         found = (_PLAIN.get(op) or _plain(op)).check(values, bounds, _threads.count)
         if found is not None:
-            return _with_outputs(op, values, found), found
+            return _with_output(op, values, found) if op in _OUTPUTS else values, found
     dims: Dims = {}
     kinds: dict[str, np.dtype[Any]] = {}
     checked: list[Any] = []
@@ -149,22 +150,24 @@ def _plain(op: str) -> Any:
     return _PLAIN[op]
 
 
-def _with_outputs(op: str, values: tuple[Any, ...], dims: Dims) -> list[Any]:
+def _with_output(op: str, values: tuple[Any, ...], dims: Dims) -> list[Any]:
     checked = list(values)
-    spec = _SPECS[op][-1]
-    if checked[-1] is None and not spec.optional:  # an output comes last, the table first
+    if checked[-1] is None:  # an output comes last, the table first
         dtype = checked[0].dtype
-        checked[-1] = _allocate(spec, dims, {"E": dtype, "F": dtype})
+        checked[-1] = _allocate(_SPECS[op][-1], dims, {"E": dtype, "F": dtype})
     return checked
 
 
-def lookups(op: str, *values: Any, mode: str, padding_idx: int | None) -> tuple[list[Any], tuple[int, int], bool]:
+Lookups = tuple[Sequence[Any], tuple[int, int], bool]
+
+
+def lookups(op: str, values: tuple[Any, ...], mode: str, padding_idx: int | None) -> Lookups:
     """Check the arrays of a gradient operator: indices, offsets, weights, argmax, grads and what it updates.
 
     Returns the arrays, the numbers of mode and padding row, and whether there is anything to do.
     """
     number = mode_number(mode) if mode != "sum" else 0
-    checked, dims = arrays(op, *values)
+    checked, dims = arrays(op, values)
     starts = checked[1]
     if starts is not None:
         offsets(starts, dims["N"])
@@ -324,7 +327,7 @@ def _check_overlap(op: str, checked: list[Any]) -> None:
                 raise ValueError(f"{written.name} overlaps {other.name} in memory")
 
 
-def check_bounds(op: str, checked: list[Any], dims: Dims) -> None:
+def check_bounds(op: str, checked: Sequence[Any], dims: Dims) -> None:
     """IndexError unless every index lies in [0, rows of its table); negative ones do not wrap."""
     first_out_of_range = _backend.kernels().first_out_of_range
     for i, name, bound in _BOUNDED[op]:

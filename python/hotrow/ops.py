@@ -81,7 +81,7 @@ def gather(
         ValueError: a wrong shape or layout; out overlaps an input.
         IndexError: an index outside [0, R).
     """
-    (table, rows, scales, target), _ = _check.arrays("gather", table, indices, scales, out)
+    (table, rows, scales, target), _ = _check.arrays("gather", (table, indices, scales, out))
     if rows.ndim == 1:
         _backend.kernels().gather(table, rows, scales, target, _threads.count)
     else:
@@ -145,9 +145,10 @@ def embedding_bag(
             offsets = np.append(starts.astype(np.int64), np.size(indices))
     # A new array is thrown away if an index turns out to be bad; one of the caller's must not be touched before.
     checked, dims = _check.arrays(
-        "embedding_bag", table, indices, offsets, scales, weights, argmax, out,
+        "embedding_bag",
+        (table, indices, offsets, scales, weights, argmax, out),
         bounds=out is not None or argmax is not None,
-    )  # fmt: skip
+    )
     target = checked[-1]
     _check.offsets(checked[2], dims["N"])
     padding = -1 if padding_idx is None else _check.padding(padding_idx, dims["R"])
@@ -195,7 +196,7 @@ def weights_grad(
         torch.nn.EmbeddingBag's per_sample_weights, which torch differentiates for "sum" alone.
     """
     number = _check.mode_number(mode)
-    checked, dims = _check.arrays("weights_grad", table, indices, offsets, weights, argmax, grads, out)
+    checked, dims = _check.arrays("weights_grad", (table, indices, offsets, weights, argmax, grads, out))
     _check.offsets(checked[2], dims["N"])
     _check.argmax(number, checked[4])
     padding = _check.padding(padding_idx, dims["R"])
@@ -240,7 +241,7 @@ def scatter_add(
     """
     scale = _check.real("scale", scale)
     arrays, pooling, work = _check.lookups(
-        "scatter_add", indices, offsets, weights, argmax, grads, table, mode=mode, padding_idx=padding_idx
+        "scatter_add", (indices, offsets, weights, argmax, grads, table), mode, padding_idx
     )
     if work:
         _backend.kernels().scatter_add(*arrays, *pooling, scale, _threads.count)
@@ -276,9 +277,7 @@ def coalesce(
     Source:
         torch.Tensor.coalesce.
     """
-    arrays, pooling, _ = _check.lookups(
-        "coalesce", indices, offsets, weights, argmax, grads, mode=mode, padding_idx=padding_idx
-    )
+    arrays, pooling, _ = _check.lookups("coalesce", (indices, offsets, weights, argmax, grads), mode, padding_idx)
     return SparseGrad(*_backend.kernels().coalesce(*arrays, *pooling, _threads.count))
 
 
@@ -320,7 +319,7 @@ def skipgram_step(
     """
     lr = _check.real("lr", lr, 0)
     (centers, contexts, negatives, in_table, out_table), dims = _check.arrays(
-        "skipgram_step", centers, contexts, negatives, in_table, out_table
+        "skipgram_step", (centers, contexts, negatives, in_table, out_table)
     )
     if dims["N"] == 0:
         return 0.0
@@ -465,8 +464,8 @@ def _epoch(
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     (tokens, starts, keep, accept, other, in_table, out_table), dims = _check.arrays(
-        op, tokens, offsets, sampling.keep, sampling.alias_accept, sampling.alias_other, in_table, out_table,
-    )  # fmt: skip
+        op, (tokens, offsets, sampling.keep, sampling.alias_accept, sampling.alias_other, in_table, out_table)
+    )
     _check.offsets(starts, dims["T"], "tokens")
 
     # In calls of about a tenth of a second, between which Python sees Ctrl-C. Where they are cut changes no result.

@@ -98,11 +98,9 @@ class Optimizer:
         Raises:
             TypeError, ValueError, IndexError: as hotrow.scatter_add.
         """
-        lookups = _check.lookups(
-            "scatter_add", indices, offsets, weights, argmax, grads, self._table, mode=mode, padding_idx=padding_idx
-        )
-        written = (*self._arrays.values(), lookups[0][5])
-        steps.run(self._op, lookups, written, self.options, self.steps, *self._scalars())
+        arrays = (indices, offsets, weights, argmax, grads, *self._arrays.values(), self._table)
+        lookups = _check.lookups(self._op, arrays, mode, padding_idx)
+        steps.run(self._op, lookups, self.options, self.steps, self._scalars())
         self.__dict__["steps"] += 1  # not a hyperparameter, and __setattr__ takes a quarter of a microsecond
 
     def _scalars(self) -> tuple[Any, ...]:
@@ -377,7 +375,7 @@ class Adam(Optimizer):
             self._new_row_state("row_steps", np.int32)
 
     def _scalars(self) -> tuple[Any, ...]:
-        by_row, dtype = self._arrays["row_steps"] is not None, _check.real_dtype(self._table.dtype)
+        by_row, dtype = self._arrays["row_steps"] is not None, self._table.dtype
         return steps.adam_scalars(self.lr, self.steps + 1, by_row, *self.betas, self.eps, self.epsilon_hat, dtype)
 
 

@@ -8,7 +8,6 @@ table; a failed one changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
@@ -95,15 +94,8 @@ def _mix(z: int) -> int:
     return z ^ (z >> 31)
 
 
-def run(
-    op: str,
-    lookups: tuple[list[Any], tuple[int, int], bool],
-    written: Sequence[Any],
-    options: StepOptions,
-    draw: int,
-    *scalars: Any,
-) -> None:
-    """Take a step: `lookups` is what _check.lookups returned, `written` the state and the table, checked too."""
+def run(op: str, lookups: _check.Lookups, options: StepOptions, draw: int, scalars: tuple[Any, ...]) -> None:
+    """Take a step on what _check.lookups returned."""
     if not isinstance(options, StepOptions):
         raise TypeError(f"options must be hotrow.optim.StepOptions, not {type(options).__name__}")
     draw = _check.integer("draw", draw, 0)
@@ -115,7 +107,7 @@ def run(
     if work:
         key = _mix(options.seed + draw * _GOLDEN) if options.stochastic_rounding else 0
         kernel = getattr(_backend.kernels(), op)
-        kernel(*arrays[:5], *written, *pooling, *options.arguments, key, *scalars, _threads.count)
+        kernel(*arrays, *pooling, *options.arguments, key, *scalars, _threads.count)
 
 
 def sgd_step(
@@ -163,9 +155,9 @@ def sgd_step(
     if momentum_buffer is None and (momentum or nesterov):
         raise ValueError("momentum needs a momentum_buffer of the table's shape")
     checked = _check.lookups(
-        "sgd_step", indices, offsets, weights, argmax, grads, momentum_buffer, table, mode=mode, padding_idx=padding_idx
+        "sgd_step", (indices, offsets, weights, argmax, grads, momentum_buffer, table), mode, padding_idx
     )
-    run("sgd_step", checked, checked[0][5:], options, draw, lr, momentum, nesterov)
+    run("sgd_step", checked, options, draw, (lr, momentum, nesterov))
 
 
 def adagrad_step(
@@ -205,9 +197,9 @@ def adagrad_step(
     """
     lr, eps = _check.real("lr", lr, 0), _check.real("eps", eps, 0)
     checked = _check.lookups(
-        "adagrad_step", indices, offsets, weights, argmax, grads, state_sum, table, mode=mode, padding_idx=padding_idx
+        "adagrad_step", (indices, offsets, weights, argmax, grads, state_sum, table), mode, padding_idx
     )
-    run("adagrad_step", checked, checked[0][5:], options, draw, lr, eps)
+    run("adagrad_step", checked, options, draw, (lr, eps))
 
 
 def rowwise_adagrad_step(
@@ -247,10 +239,9 @@ def rowwise_adagrad_step(
     """
     lr, eps = _check.real("lr", lr, 0), _check.real("eps", eps, 0)
     checked = _check.lookups(
-        "rowwise_adagrad_step", indices, offsets, weights, argmax, grads, state_sum, table,
-        mode=mode, padding_idx=padding_idx,
-    )  # fmt: skip
-    run("rowwise_adagrad_step", checked, checked[0][5:], options, draw, lr, eps)
+        "rowwise_adagrad_step", (indices, offsets, weights, argmax, grads, state_sum, table), mode, padding_idx
+    )
+    run("rowwise_adagrad_step", checked, options, draw, (lr, eps))
 
 
 def rmsprop_step(
@@ -292,9 +283,9 @@ def rmsprop_step(
     """
     lr, eps, alpha = _check.real("lr", lr, 0), _check.real("eps", eps, 0), _check.real("alpha", alpha, 0, 1)
     checked = _check.lookups(
-        "rmsprop_step", indices, offsets, weights, argmax, grads, square_avg, table, mode=mode, padding_idx=padding_idx
+        "rmsprop_step", (indices, offsets, weights, argmax, grads, square_avg, table), mode, padding_idx
     )
-    run("rmsprop_step", checked, checked[0][5:], options, draw, lr, alpha, eps)
+    run("rmsprop_step", checked, options, draw, (lr, alpha, eps))
 
 
 @lru_cache(maxsize=16)
@@ -318,7 +309,7 @@ def adam_scalars(
 ) -> tuple[Any, ...]:
     """What backends take after the options. Decay goes by lr, whatever the bias correction makes of it."""
     if by_row:
-        return lr, beta1, beta2, lr, eps, _corrections(beta1, beta2, epsilon_hat, dtype)
+        return lr, beta1, beta2, lr, eps, _corrections(beta1, beta2, epsilon_hat, _check.real_dtype(dtype))
     root = math.sqrt(1 - beta2**step)
     return lr, beta1, beta2, lr * root / (1 - beta1**step), eps if epsilon_hat else eps * root, None
 
@@ -375,9 +366,7 @@ def adam_step(
     step = _check.integer("step", step, 1)
     beta1, beta2 = (_check.fraction(n, b) for n, b in (("beta1", beta1), ("beta2", beta2)))
     epsilon_hat = _check.boolean("epsilon_hat", epsilon_hat)
-    checked = _check.lookups(
-        "adam_step", indices, offsets, weights, argmax, grads, exp_avg, exp_avg_sq, row_steps, table,
-        mode=mode, padding_idx=padding_idx,
-    )  # fmt: skip
-    scalars = adam_scalars(lr, step, row_steps is not None, beta1, beta2, eps, epsilon_hat, checked[0][4].dtype)
-    run("adam_step", checked, checked[0][5:], options, draw, *scalars)
+    arrays = (indices, offsets, weights, argmax, grads, exp_avg, exp_avg_sq, row_steps, table)
+    checked = _check.lookups("adam_step", arrays, mode, padding_idx)
+    scalars = adam_scalars(lr, step, row_steps is not None, beta1, beta2, eps, epsilon_hat, table.dtype)
+    run("adam_step", checked, options, draw, scalars)
