@@ -118,3 +118,22 @@ def test_coalesce_keeps_high_indices(backend: ModuleType) -> None:
     rows, values = hotrow.coalesce(indices, np.ones((6, 2), np.float32))
     assert rows.tolist() == sorted(set(indices.tolist()))
     assert values[:, 0].tolist() == [1, 1, 2, 1, 1]
+
+
+def test_memory_of_a_large_result_is_used_again_once_nothing_refers_to_it(backend: ModuleType) -> None:
+    rows, width = 70_000, 128  # 34 MiB
+    table = np.arange(rows, dtype=np.float32)[:, None] * np.ones(width, np.float32)
+    indices = np.arange(rows)
+    first = hotrow.gather(table, indices)
+    assert first.flags.carray
+    place, part = first.ctypes.data, first[10:20, :3]
+    del first
+    second = hotrow.gather(table, indices[::-1].copy())  # a view of the first is alive
+    assert second.ctypes.data != place
+    assert np.array_equal(part, table[10:20, :3])
+    del part
+    sums = hotrow.coalesce(indices, table).values
+    assert np.array_equal(sums, table)
+    assert np.array_equal(second, table[::-1])
+    if hotrow._backend.name() == "native":
+        assert sums.ctypes.data == place

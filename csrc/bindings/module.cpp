@@ -105,7 +105,7 @@ py::tuple coalesce(HOTROW_LOOKUPS, HOTROW_POOLING, int threads) {
         HOTROW_TYPES(e, i);
         const auto p = pooled<F, I>(indices, offsets, weights, argmax, grads, mode, padding_idx);
         py::array_t<I> rows;
-        py::array_t<F> values;
+        py::array values;
         {
             py::gil_scoped_release nogil;
             plan::coalesce(
@@ -113,7 +113,7 @@ py::tuple coalesce(HOTROW_LOOKUPS, HOTROW_POOLING, int threads) {
                 [&](int64_t size) {
                     py::gil_scoped_acquire gil;
                     rows = py::array_t<I>(size);
-                    values = py::array_t<F>({size, p.grads.cols});
+                    values = result({size, p.grads.cols}, py::dtype::of<F>());
                     return std::make_pair(rows.mutable_data(), writable_matrix<F>(values));
                 },
                 threads);
@@ -300,6 +300,7 @@ PYBIND11_MODULE(_native, m) {
                                                    std::optional<std::string>, bool>>&>())
         .def("check", &Plain::check);
     define_encoder(m);
+    m.def("result", &result);
     m.def("first_out_of_range", &first_out_of_range);
     m.def("offsets_rise", &offsets_rise);
     m.def("may_overlap", &may_overlap);

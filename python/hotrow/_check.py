@@ -314,7 +314,8 @@ def _check_layout(spec: _Spec, a: Array) -> Array:
 def _allocate(spec: _Spec, dims: Dims, kinds: dict[str, np.dtype[Any]]) -> Array:
     shape = (*dims["..."], dims["D"]) if spec.any_rank else tuple(dims[letter] for letter in spec.dims)
     dtype = kinds[spec.kind]
-    return np.empty(shape, dtype if dtype.itemsize > 1 else _FLOAT32)  # what is made of int8
+    made: Array = _backend.kernels().result(shape, dtype if dtype.itemsize > 1 else _FLOAT32)  # int8 becomes float32
+    return made
 
 
 def _check_overlap(op: str, checked: list[Any]) -> None:

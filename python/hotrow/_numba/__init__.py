@@ -6,6 +6,8 @@ allow neither concurrent callers nor forks).
 
 from __future__ import annotations
 
+from numpy import empty as result
+
 from hotrow._numba.bounds import first_out_of_range, may_overlap, offsets_rise
 from hotrow._numba.embedding_bag import embedding_bag, weights_grad
 from hotrow._numba.gather import gather
@@ -16,6 +18,6 @@ from hotrow._numba.skipgram import cbow_epoch, skipgram_epoch, skipgram_step, to
 
 __all__ = [
     "_draw", "adagrad_step", "adam_step", "cbow_epoch", "coalesce", "embedding_bag", "first_out_of_range", "gather",
-    "may_overlap", "offsets_rise", "rmsprop_step", "rowwise_adagrad_step", "scatter_add", "sgd_step", "skipgram_epoch",
-    "skipgram_step", "tokens_per_block", "weights_grad",
+    "may_overlap", "offsets_rise", "result", "rmsprop_step", "rowwise_adagrad_step", "scatter_add", "sgd_step",
+    "skipgram_epoch", "skipgram_step", "tokens_per_block", "weights_grad",
 ]  # fmt: skip
