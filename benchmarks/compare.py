@@ -17,7 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 import hotrow
-from benchmarks import chart, machine, pooling, skipgram
+from benchmarks import chart, machine, pooling, word2vec
 from benchmarks.cases import CASES, HUGE, SMALL, Case, real_bags
 from benchmarks.operators import OPERATORS
 from benchmarks.peers import HOTROW, LIBRARIES, peers
@@ -191,7 +191,11 @@ def main() -> None:
         pooling.show({case["case"]: case["pooling"] for case in result["cases"] if "pooling" in case})
         result["small"] = compare_small([op for op in a.ops if op in _SMALL_OPS], rounds)
         if not a.no_skipgram:
-            result["skipgram"] = skipgram.run(a.words, a.threads, 2 if a.quick else 3)
+            with word2vec.reading(a.words) as source:
+                word2vec.compile_numba(source)
+                trainers = (*HOTROW, "gensim")
+                rounds = 2 if a.quick else 3
+                result["skipgram"] = word2vec.run("skip-gram D=100", source, 1, a.threads, rounds, trainers)
     if a.json:
         a.json.write_text(json.dumps(result, indent=1) + "\n")
     if a.chart:
