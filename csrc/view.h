@@ -123,7 +123,8 @@ struct Bags {
     const float* scales;   // one for each row of an int8 table, else null
 };
 
-// One pass of skip-gram or CBOW over encoded sentences; the draws it makes are defined in runtime/random.h.
+// One pass of skip-gram or CBOW over encoded sentences; the draws it makes are defined in runtime/random.h. Hierarchical
+// softmax has no negatives and no alias table.
 template <class I>
 struct Epoch {
     const I* tokens;               // [T] word numbers, -1 never occurs
@@ -139,12 +140,29 @@ struct Epoch {
     uint64_t seed;
 };
 
+// The paths of a Huffman tree: of word w, from the root on, the inner nodes points[k] for offsets[w] <= k <
+// offsets[w + 1], and in codes[k] whether the path goes on to the second child of the node.
+struct Paths {
+    const int64_t* offsets;
+    const int32_t* points;
+    const uint8_t* codes;
+    int64_t longest;
+    int threads;  // that train at the same time
+};
+constexpr int64_t kSharedNodes = 32;  // the last so many nodes, the root among them, stand in most paths
+
 // Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it, the rows of
 // a window and its coefficients, a register of 64 bytes for each output, input rows under way, and drawn negatives.
 constexpr int64_t kTokensPerBlock = 1024;
 HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
     const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
     return kept * 32 + inputs * 24 + outputs * 160 + inputs * (outputs + 8) * 8 + inputs * cols * 8 + 4096;
+}
+
+// The same for hierarchical softmax, with a sign for each coefficient and two copies of the shared nodes.
+HOTROW_INLINE int64_t path_scratch_bytes(int64_t window, int64_t longest, int64_t cols) {
+    const int64_t signs = 2 * window * (longest + 8), copies = 2 * kSharedNodes * cols;
+    return window_scratch_bytes(window, longest, cols) + (signs + copies) * 8;
 }
 
 struct Loss {

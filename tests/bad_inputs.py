@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from cases import ROWS, Array, Case, read_only
-from hotrow import Sampling
+from hotrow import HuffmanTree, Sampling
 from hotrow._ops import OPS, Arg
 from hotrow.optim import StepOptions
 
@@ -59,6 +59,9 @@ def good(op: str) -> Case:
         case "skipgram_epoch" | "cbow_epoch":
             tokens = {"tokens": indices, "offsets": offsets, "sampling": Sampling.from_counts(np.arange(1, ROWS + 1))}
             return {"in_table": table, "out_table": table + 1} | tokens
+        case "skipgram_hs_epoch" | "cbow_hs_epoch":
+            tree = HuffmanTree.from_counts(np.arange(1, ROWS + 1))
+            return good("skipgram_epoch") | {"out_table": table[:-1] + 1, "tree": tree}
     case: Case = {"mode": "max"} | ({"lr": 0.1} if op.endswith("_step") else {})
     for arg in OPS[op]:
         if arg.name in ("indices", "offsets"):
@@ -81,13 +84,20 @@ def elements(op: str) -> str:
     return "float32, float64, float16" + (", bfloat16 or int8" if scaled else " or bfloat16")
 
 
+_HOLDERS: dict[str, Any] = {"sampling": Sampling, "tree": HuffmanTree}  # of arrays
+
+
 def _get(case: Case, name: str) -> Array:
-    return getattr(case["sampling"], name) if hasattr(Sampling, name) else case[name]
+    for holder, kind in _HOLDERS.items():
+        if hasattr(kind, name):
+            return getattr(case[holder], name)
+    return case[name]
 
 
 def _with(case: Case, name: str, value: Any) -> Case:
-    if hasattr(Sampling, name):
-        return case | {"sampling": replace(case["sampling"], **{name: value})}
+    for holder, kind in _HOLDERS.items():
+        if hasattr(kind, name):
+            return case | {holder: replace(case[holder], **{name: value})}
     return case | {name: value}
 
 
@@ -123,7 +133,8 @@ def _of_dtype(op: str, arg: Arg, first: dict[str, str]) -> Iterator[Bad]:
     native = _get(good(op), arg.name).dtype
     swapped = native.newbyteorder()
     text = re.escape(f"{arg.name} must be {names}, not {swapped.str} (not the byte order of this machine)")
-    yield Bad(f"{arg.name}-byte-order", _spoilt(op, arg.name, lambda a: a.astype(swapped)), TypeError, text)
+    if native.itemsize > 1:
+        yield Bad(f"{arg.name}-byte-order", _spoilt(op, arg.name, lambda a: a.astype(swapped)), TypeError, text)
     kind = "F" if element else arg.dtype
     if kind in ("F", "I") and first.setdefault(kind, arg.name) != arg.name:
         other = np.float64 if kind == "F" else np.int32
@@ -431,20 +442,44 @@ def _other(op: str) -> Iterator[Bad]:
             yield _of_option(op, "epsilon_hat", 1, TypeError, "epsilon_hat must be True or False, not int")
         case "skipgram_step":
             yield from _of_number(op, "lr")
-        case "skipgram_epoch" | "cbow_epoch":
+        case "skipgram_epoch" | "cbow_epoch" | "skipgram_hs_epoch" | "cbow_hs_epoch":
             yield from _of_offsets(op, "tokens")
             yield from _of_number(op, "lr")
             yield from _of_number(op, "lr_end")
             yield from _of_integer(op, "window", "in [1, 1000]", 0, -1, 1001)
-            yield from _of_integer(op, "negative", "in [0, 1000]", -1, 1001)
+            if "hs" in op:
+                yield from _of_paths(op)
+            else:
+                yield from _of_integer(op, "negative", "in [0, 1000]", -1, 1001)
             yield from _of_integer(op, "seed", "in [0, 18446744073709551615]", -1, 2**64)
             yield from _of_integer(op, "begin", "in [0, 7]", -1, 8)
             stopped = "begin = 6 must be a multiple of 1024, or 7, the number of tokens"
             yield _of_option(op, "begin", 6, ValueError, stopped)
             yield _of_option(op, "sampling", None, TypeError, "sampling must be a hotrow.Sampling, not NoneType")
             yield _of_option(op, "progress", 3, TypeError, "progress must be callable, not int")
-            if op == "cbow_epoch":
+            if op.startswith("cbow"):
                 yield _of_option(op, "cbow_mean", 1, TypeError, "cbow_mean must be True or False, not int")
+
+
+def _of_paths(op: str) -> Iterator[Bad]:
+    size = HuffmanTree.from_counts(np.arange(1, ROWS + 1)).points.size
+    text = "tree must be a hotrow.HuffmanTree, not Sampling"
+    yield _of_option(op, "tree", good(op)["sampling"], TypeError, text)
+    for what, spot, value, wrong in (
+        ("start", (0,), 1, "path_offsets[0] = 1: the first bag must start at 0"),
+        ("descent", (3,), size, f"path_offsets must not descend: path_offsets[3] = {size}, path_offsets[4] = "),
+        ("end", (-1,), size - 1, f"path_offsets[-1] = {size - 1} must be the length of points, {size}"),
+    ):
+        make = _spoilt(op, "path_offsets", lambda a, s=spot, v=value: _put(a, s, v))
+        yield Bad(f"path_offsets-{what}", make, ValueError, re.escape(wrong) + ".*")
+    yield Bad(
+        "codes-2",
+        _spoilt(op, "codes", lambda a: _put(a, (4,), 2)),
+        ValueError,
+        re.escape("codes[4] = 2 must be 0 or 1"),
+    )
+    text = f"path_offsets has {ROWS} entries where the other arguments have {ROWS + 1}"
+    yield Bad("path_offsets-short", _spoilt(op, "path_offsets", lambda a: a[:-1]), ValueError, text)
 
 
 def _errors(op: str) -> Iterator[Bad]:

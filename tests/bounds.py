@@ -133,13 +133,15 @@ class _Window:
         self.wrong_in, self.wrong_out = np.zeros(case["in_table"].shape), np.zeros(case["out_table"].shape)
         self.wrong_loss, self.terms = 0.0, 0
 
-    def __call__(self, in_table: Array, out_table: Array, pool: Array, spread: Array, outputs: Any, lr: float) -> float:
+    def __call__(
+        self, in_table: Array, out_table: Array, pool: Array, spread: Array, outputs: Any, positive: Array, lr: float
+    ) -> float:
         b = reference.one_hot(outputs, len(out_table))
         h, o, wrong_h, wrong_o = pool @ in_table, b @ out_table, pool @ self.wrong_in, b @ self.wrong_out
         inputs = np.rint(pool.sum(axis=1, keepdims=True) * spread.sum(axis=1, keepdims=True))
         eps, terms = self.eps, inputs.sum() + len(o) + 6
         wrong_h += np.where(inputs > 1, inputs + 2, 0) * eps * pool @ (abs(in_table) + self.wrong_in)
-        x = (h @ o.T) * np.where(np.arange(len(o)) == 0, -1, 1)
+        x = (h @ o.T) * np.where(positive, -1, 1)
         h, o = abs(h), abs(o)
         wrong_x = wrong_h @ o.T + (h + wrong_h) @ wrong_o.T
         wrong_x += (h.shape[1] + 2) * eps * (h + wrong_h) @ (o + wrong_o).T
@@ -153,7 +155,7 @@ class _Window:
             wrong += which.T @ wrong_change + terms * eps * (touched * abs(rows) + which.T @ change)
         self.wrong_loss += float((wrong_x + 64 * eps * np.maximum(x, 0) + 4 * eps).sum())
         self.terms += len(h)
-        return self.step(in_table, out_table, pool, spread, outputs, lr)
+        return self.step(in_table, out_table, pool, spread, outputs, positive, lr)
 
 
 def _windows(op: str, exact: Case, eps: float) -> tuple[Results, Results]:
@@ -175,7 +177,7 @@ def _analysed(op: str, case: Case, eps: float) -> tuple[Results, Results]:
         case "weights_grad" if case.get("mode") == "max":  # a dot product over the columns that came from a lookup
             terms = reference.weights_grad(**_absolute(case))
             return results(reference, op, exact), {"result": (case["table"].shape[1] + 1) * eps * terms}
-        case "skipgram_step" | "skipgram_epoch" | "cbow_epoch":
+        case "skipgram_step" | "skipgram_epoch" | "cbow_epoch" | "skipgram_hs_epoch" | "cbow_hs_epoch":
             return _windows(op, exact, eps)
     return _run(op, exact, eps)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hotrow import Sampling, reference
+from hotrow import HuffmanTree, Sampling, reference
 from hotrow._ops import MODES, OPS, Arg
 from hotrow.optim import StepOptions
 
@@ -342,6 +342,27 @@ def _cbow_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) ->
         yield case | ({"cbow_mean": i % 3 > 0} if i % 2 else {})
 
 
+def _hs_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
+    """The same with the tree of random counts, paths of up to ROWS - 1 nodes, and a table of as many rows as nodes."""
+    counts = [np.arange(ROWS, 0, -1), np.ones(ROWS), 2.0 ** np.arange(ROWS), rng.random(ROWS)]
+    for i, case in enumerate(_epoch(rng, float_t, index_t, D)):
+        rows = len(case["in_table"])
+        case |= {"tree": HuffmanTree.from_counts(counts[i % 4] if rows == ROWS else np.arange(rows))}
+        case.pop("negative", None)
+        case |= {name: case[name] / 4 for name in ("lr", "lr_end") if name in case}  # the root is in every window
+        case["out_table"] = np.nan_to_num(case["out_table"][: -1 if i % 3 == 2 else None])  # every node is read
+        yield case
+    alone = Sampling.from_counts([5.0], sample=0)
+    words = {"tokens": np.zeros(4, index_t), "offsets": np.array([0, 4]), "sampling": alone}
+    tables = {name: np.ones((1, D), float_t) for name in ("in_table", "out_table")}
+    yield tables | words | {"tree": HuffmanTree.from_counts([5.0])}  # a path without nodes: nothing to learn
+
+
+def _cbow_hs_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
+    for i, case in enumerate(_hs_epoch(rng, float_t, index_t, D)):
+        yield case | ({"cbow_mean": i % 3 > 0} if i % 2 else {})
+
+
 _BETAS = {"beta1": 0.8, "beta2": 0.95}
 _EPS = {"eps": 0.2}  # large enough to show where it stands
 SAMPLES: dict[str, Samples] = {
@@ -372,4 +393,6 @@ SAMPLES: dict[str, Samples] = {
     "skipgram_step": _skipgram_step,
     "skipgram_epoch": _epoch,
     "cbow_epoch": _cbow_epoch,
+    "skipgram_hs_epoch": _hs_epoch,
+    "cbow_hs_epoch": _cbow_hs_epoch,
 }

@@ -1,5 +1,5 @@
-"""What tables of samples cannot say of skip-gram and CBOW: that the reference descends its own loss, that draws follow
-the stated distributions, that training repeats, learns, and can be stopped.
+"""What tables of samples cannot say of skip-gram and CBOW, with negatives and with a tree: that the reference descends
+its own loss, that draws follow the stated distributions, that training repeats, learns, and can be stopped.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pytest
 
 import hotrow
 from cases import Array, Case, corpus
-from hotrow import Sampling, num_threads, reference
+from hotrow import HuffmanTree, Sampling, num_threads, reference
 
 GOLDEN = 0x9E3779B97F4A7C15
-EPOCHS = ("skipgram_epoch", "cbow_epoch")
+EPOCHS = ("skipgram_epoch", "cbow_epoch", "skipgram_hs_epoch", "cbow_hs_epoch")
 SPLITMIX64 = (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)  # its first outputs for seed 0
 
 
@@ -32,6 +32,15 @@ def epoch(seed: int = 3, tokens: int = 4000, rows: int = 60, width: int = 20, fl
         "offsets": offsets,
         "sampling": Sampling.from_counts(np.bincount(words, minlength=rows), sample=1e-2),
     }
+
+
+def run(module: ModuleType, op: str, case: Case, **options: Any) -> float:
+    """An epoch; with the tree of the words' counts in place of negatives where it takes one."""
+    given = case | options
+    if "hs" in op:
+        given.pop("negative", None)
+        given["tree"] = HuffmanTree.from_counts(np.bincount(case["tokens"], minlength=len(case["in_table"])))
+    return float(getattr(module, op)(**given))
 
 
 each_epoch = pytest.mark.parametrize("op", EPOCHS)
@@ -86,7 +95,8 @@ def test_reference_cbow_descends_its_loss(cbow_mean: bool) -> None:
 
     after = {name: table.copy() for name, table in before.items()}
     matrices = reference.cbow_matrices(one_hot, cbow_mean)
-    assert reference._window(*after.values(), *matrices, outputs, lr) == pytest.approx(loss(), rel=1e-14)
+    positive = np.arange(4) == 0
+    assert reference._window(*after.values(), *matrices, outputs, positive, lr) == pytest.approx(loss(), rel=1e-14)
     for name, factor in (("in_table", 4 if cbow_mean else 1 / 4), ("out_table", 1)):
         moved = (before[name] - after[name]) / lr
         np.testing.assert_allclose(moved, factor * _by_differences(loss, before[name], 1e-4), atol=1e-6)
@@ -177,14 +187,14 @@ def test_learning_rate_falls_linearly(backend: ModuleType) -> None:
 
 @each_epoch
 def test_one_thread_and_a_seed_repeat(op: str, backend: ModuleType) -> None:
-    def run(seed: int) -> tuple[float, bytes]:
+    def trained(seed: int) -> tuple[float, bytes]:
         case = epoch()
-        loss = getattr(hotrow, op)(**case, seed=seed)
+        loss = run(hotrow, op, case, seed=seed)
         return loss, tables(case)
 
     with num_threads(1):
-        assert run(8) == run(8)
-        assert run(8) != run(9)
+        assert trained(8) == trained(8)
+        assert trained(8) != trained(9)
 
 
 @pytest.mark.parametrize("cuts", [[], [1024], [1024, 2048, 3072], [3072]])
@@ -192,14 +202,18 @@ def test_one_thread_and_a_seed_repeat(op: str, backend: ModuleType) -> None:
 def test_calls_may_cut_an_epoch_anywhere(op: str, backend: ModuleType, cuts: list[int]) -> None:
     whole, parts = epoch(), epoch()
     with num_threads(1):
-        loss = getattr(hotrow, op)(**whole, window=7, negative=4, lr=0.05, lr_end=0.01, seed=5)
+        loss = run(hotrow, op, whole, window=7, negative=4, lr=0.05, lr_end=0.01, seed=5)
     s, size = parts["sampling"], parts["tokens"].size
-    more = [True] if op == "cbow_epoch" else []
+    more = [True] if op.startswith("cbow") else []
+    tree = HuffmanTree.from_counts(np.bincount(parts["tokens"], minlength=60))
+    outputs: list[Any] = [s.alias_accept, s.alias_other, 7, 4]
+    if "hs" in op:
+        outputs = [tree.path_offsets, tree.points, tree.codes, 7, int(np.diff(tree.path_offsets).max())]
     assert backend.tokens_per_block == 1024
     found = [
         getattr(backend, op)(
-            parts["tokens"], parts["offsets"], s.keep, s.alias_accept, s.alias_other, 7, 4, True, 0.05, 0.01, 5,
-            begin, end, *more, parts["in_table"], parts["out_table"], 1,
+            parts["tokens"], parts["offsets"], s.keep, *outputs, True, 0.05, 0.01, 5, begin, end, *more,
+            parts["in_table"], parts["out_table"], 1,
         )
         for begin, end in pairwise([0, *cuts, size])
     ]  # fmt: skip
@@ -218,19 +232,19 @@ def test_an_epoch_goes_on_where_it_stopped(op: str, backend: ModuleType) -> None
         raise KeyboardInterrupt
 
     with num_threads(1):
-        loss = getattr(hotrow, op)(**whole, **options)
+        loss = run(hotrow, op, whole, **options)
         with pytest.raises(KeyboardInterrupt):
-            getattr(hotrow, op)(**parts, **options, progress=stop)
+            run(hotrow, op, parts, **options, progress=stop)
         done = calls[0][0]
         for name in ("in_table", "out_table"):
             reference_parts[name] = parts[name].astype(np.float64)
-        rest = getattr(hotrow, op)(**parts, **options, begin=done)
+        rest = run(hotrow, op, parts, **options, begin=done)
         assert tables(parts) == tables(whole)
-        assert getattr(hotrow, op)(**parts, **options, begin=9000) == 0
+        assert run(hotrow, op, parts, **options, begin=9000) == 0
         assert tables(parts) == tables(whole)
     assert 0 < done < 9000
     assert min(calls[0][1], rest) < loss < max(calls[0][1], rest)
-    assert getattr(reference, op)(**reference_parts, **options, begin=done) == pytest.approx(rest, rel=1e-4)
+    assert run(reference, op, reference_parts, **options, begin=done) == pytest.approx(rest, rel=1e-4)
     np.testing.assert_allclose(reference_parts["in_table"], parts["in_table"], atol=1e-5)
 
 
@@ -264,12 +278,13 @@ def _topics() -> Case:
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize(
-    ("op", "options"), [*((op, {"lr": 0.05}) for op in EPOCHS), ("cbow_epoch", {"lr": 0.01, "cbow_mean": False})]
+    ("op", "options"),
+    [*((op, {"lr": 0.025 if "hs" in op else 0.05}) for op in EPOCHS), ("cbow_epoch", {"lr": 0.01, "cbow_mean": False})],
 )
 def test_training_finds_the_topics(op: str, options: Case, backend: ModuleType, threads: int) -> None:
     case = _topics()
     with num_threads(threads):
-        losses = [getattr(hotrow, op)(**case, **options, seed=seed) for seed in range(4)]
+        losses = [run(hotrow, op, case, **options, seed=seed) for seed in range(4)]
     assert np.isfinite(case["in_table"]).all()
     assert np.isfinite(case["out_table"]).all()
     assert losses == sorted(losses, reverse=True)
@@ -295,7 +310,7 @@ def test_progress_counts_every_token(op: str, backend: ModuleType) -> None:
     calls: list[tuple[int, float, int]] = []
     case = epoch(tokens=9000)
     with num_threads(1):
-        loss = getattr(hotrow, op)(**case, progress=lambda *call: calls.append(call))
+        loss = run(hotrow, op, case, progress=lambda *call: calls.append(call))
     assert sum(tokens for tokens, _, _ in calls) == 9000
     assert len(calls) > 1
     assert all(tokens % 1024 == 0 for tokens, _, _ in calls[:-1])
@@ -311,8 +326,8 @@ def test_an_interrupt_leaves_tables_that_can_be_used(op: str, backend: ModuleTyp
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        getattr(hotrow, op)(**case, progress=stop)
+        run(hotrow, op, case, progress=stop)
     assert tables(case) != before
     assert np.isfinite(case["in_table"]).all()
     assert np.isfinite(case["out_table"]).all()
-    getattr(hotrow, op)(**case)
+    run(hotrow, op, case)

@@ -239,9 +239,61 @@ def test_cbow_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert bits(Word2Vec.resume(tmp_path / "c", lines())) == bits(whole)
 
 
-# --- parameters -------------------------------------------------------------------------------------------------------
+# --- hierarchical softmax ---------------------------------------------------------------------------------------------
 
-_UNTRAINED = r" is not trained: Word2Vec trains skip-gram \(sg=1\) and CBOW \(sg=0\) with negative sampling \(hs=0\)"
+HS: dict[str, Any] = SMALL | {"hs": 1, "negative": 0}
+
+
+@pytest.mark.parametrize("sg", [0, 1])
+def test_hierarchical_softmax_is_its_operator(sg: int, backend: ModuleType) -> None:
+    model = Word2Vec(**HS | {"epochs": 1}, sg=sg, alpha=0.05, min_alpha=0.01).fit(encoded())
+    start = Word2Vec(**HS | {"epochs": 1}, alpha=0, min_alpha=0).fit(encoded())
+    in_table, out_table = start.vectors.vectors.copy(), np.zeros((len(start.vectors), 12), np.float32)
+    corpus = encoded()
+    with hotrow.num_threads(1):
+        loss = (hotrow.skipgram_hs_epoch if sg else hotrow.cbow_hs_epoch)(
+            in_table, out_table, corpus.tokens, corpus.offsets, hotrow.Sampling.from_counts(corpus.counts),
+            hotrow.HuffmanTree.from_counts(corpus.counts), lr=0.05, lr_end=0.01, seed=4 * 2**32,
+        )  # fmt: skip
+    assert model.vectors.vectors.tobytes() == in_table.tobytes()
+    assert model._out_table.tobytes() == out_table.tobytes()
+    assert model.losses == [pytest.approx(loss, rel=1e-9)]
+
+
+@pytest.mark.parametrize("sg", [0, 1])
+def test_hierarchical_softmax_goes_on_from_a_checkpoint(sg: int, tmp_path: Path) -> None:
+    options = HS | {"epochs": 3, "sg": sg}
+    whole = Word2Vec(**options).fit(lines())
+
+    def stop(model: Word2Vec, epoch: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    stopped = Word2Vec(**options).fit(lines(), checkpoint=tmp_path / "c", callbacks=[stop])
+    assert not stopped.complete
+    assert bits(Word2Vec.resume(tmp_path / "c", lines())) == bits(whole)
+
+
+def test_hierarchical_softmax_learns_new_words() -> None:
+    model = Word2Vec(**HS).fit(lines())
+    known, out_table = model.vectors.words, model._out_table.copy()
+    model.alpha = model.min_alpha = 0.0  # nothing moves
+    model.partial_fit(["new newer w1 new newer"] * 9)
+    assert model.vectors.words == (*known, "new", "newer")
+    np.testing.assert_array_equal(model._out_table, np.vstack([out_table, np.zeros((2, 12), "f4")]))
+    model.alpha = model.min_alpha = 0.05
+    losses = model.partial_fit(["new newer w1 new newer"] * 9, epochs=20).losses
+    assert losses[-1] < losses[-20]
+
+
+def test_command_trains_hierarchical_softmax(tmp_path: Path) -> None:
+    corpus, saved = in_file(tmp_path, "t.txt", open), tmp_path / "v.npy"
+    flags = ["-hs=1", "-negative=0", "-size=12", "-min-count=3", "-threads=1", "-seed=4", "-iter=2"]
+    assert cli.main(["word2vec", str(corpus), str(saved), *flags]) == 0
+    want = Word2Vec(**HS).fit(corpus).vectors
+    np.testing.assert_array_equal(WordVectors.load(saved).vectors, want.vectors)
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -262,7 +314,7 @@ _UNTRAINED = r" is not trained: Word2Vec trains skip-gram \(sg=1\) and CBOW \(sg
         ("threads", 0, r"threads = 0 must be in \[1, 4096\]"),
         ("shrink_windows", 1, "shrink_windows must be True or False, not int"),
         ("sg", 2, r"sg = 2 must be in \[0, 1\]"),
-        ("hs", 1, "sg = 1, hs = 1" + _UNTRAINED),
+        ("hs", 1, "negative = 5 must be 0 where hs = 1: hierarchical softmax is trained without negatives"),
     ],
 )  # fmt: skip
 def test_bad_parameters(name: str, value: Any, error: str) -> None:
@@ -781,7 +833,7 @@ def test_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ("t.txt", "t.txt", [], "is the corpus: choose another name"),
         ("t.txt", "v.txt.gz", [], "compressed files are read, not written"),
         ("t.txt", "v.npy", ["-binary", "1"], "-binary 1, but the name of "),
-        ("t.txt", "v.txt", ["-hs", "1"], "sg = 1, hs = 1 is not trained: "),
+        ("t.txt", "v.txt", ["-hs", "1"], "negative = 5 must be 0 where hs = 1: "),
         ("t.txt", "v.txt", ["-min-count", "100000"], "t.txt: no word occurs 100000 times among the text's "),
         ("t.txt", "v.txt", ["-window", "1001"], "window = 1001 must be in [1, 1000]"),
         ("t.txt", "v.txt", ["-resume"], "-resume needs -checkpoint FILE"),

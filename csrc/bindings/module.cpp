@@ -8,6 +8,7 @@
 #include "ops/cbow.h"
 #include "ops/embedding_bag.h"
 #include "ops/gather.h"
+#include "ops/hierarchical.h"
 #include "ops/optim.h"
 #include "ops/scatter.h"
 #include "ops/skipgram.h"
@@ -203,30 +204,27 @@ py::tuple skipgram_step(const py::array& centers, const py::array& contexts, con
     return py::make_tuple(loss.sum, loss.terms);
 }
 
-// The arguments of all epochs, and those that end them.
-#define HOTROW_EPOCH                                                                                       \
-    const py::array &tokens, const py::array &offsets, const py::array &keep, const py::array &alias_accept, \
-        const py::array &alias_other, int64_t window, int64_t negative, bool shrink_windows, double lr_begin, \
-        double lr_end, uint64_t seed, int64_t begin, int64_t end
+// The arguments that all epochs begin with, those of their outputs, and those that end them.
+#define HOTROW_EPOCH_WORDS const py::array &tokens, const py::array &offsets, const py::array &keep
+#define HOTROW_EPOCH_SETTINGS \
+    bool shrink_windows, double lr_begin, double lr_end, uint64_t seed, int64_t begin, int64_t end
+#define HOTROW_EPOCH_NEGATIVES                                                                             \
+    HOTROW_EPOCH_WORDS, const py::array &alias_accept, const py::array &alias_other, int64_t window, int64_t negative, \
+        HOTROW_EPOCH_SETTINGS
+#define HOTROW_EPOCH_PATHS                                                                                  \
+    HOTROW_EPOCH_WORDS, const py::array &path_offsets, const py::array &points, const py::array &codes, \
+        int64_t window, int64_t longest, HOTROW_EPOCH_SETTINGS
 #define HOTROW_EPOCH_TABLES py::array in_table, py::array out_table, [[maybe_unused]] int threads
 
-// pass(job, tokens, in_table, out_table) -> Loss, without the GIL.
+// pass(job, tokens, in_table, out_table) -> Loss, without the GIL. alias_accept and alias_other may be null.
 template <class Pass>
-py::tuple epoch(HOTROW_EPOCH, HOTROW_EPOCH_TABLES, const Pass& pass) {
+py::tuple epoch(HOTROW_EPOCH_WORDS, const uint32_t* alias_accept, const int32_t* alias_other, int64_t window,
+                int64_t negative, HOTROW_EPOCH_SETTINGS, py::array& in_table, py::array& out_table, const Pass& pass) {
     const Loss loss = with_floats(in_table, tokens, [&](auto e, auto i) {
         HOTROW_TYPES(e, i);
-        const Epoch<I> job{vector<I>(tokens),
-                           vector<int64_t>(offsets),
-                           offsets.size() - 1,
-                           vector<uint32_t>(keep),
-                           vector<uint32_t>(alias_accept),
-                           vector<int32_t>(alias_other),
-                           keep.size(),
-                           window,
-                           negative,
-                           shrink_windows,
-                           lr_begin,
-                           lr_end,
+        const Epoch<I> job{vector<I>(tokens), vector<int64_t>(offsets), offsets.size() - 1, vector<uint32_t>(keep),
+                           alias_accept,      alias_other,              keep.size(),        window,
+                           negative,          shrink_windows,           lr_begin,           lr_end,
                            seed};
         const auto in = writable_matrix<F>(in_table), out = writable_matrix<F>(out_table);
         py::gil_scoped_release nogil;
@@ -234,19 +232,39 @@ py::tuple epoch(HOTROW_EPOCH, HOTROW_EPOCH_TABLES, const Pass& pass) {
     });
     return py::make_tuple(loss.sum, loss.terms);
 }
-#define HOTROW_EPOCH_VALUES                                                                                           \
-    tokens, offsets, keep, alias_accept, alias_other, window, negative, shrink_windows, lr_begin, lr_end, seed, begin, \
-        end, in_table, out_table, threads
+#define HOTROW_EPOCH_REST shrink_windows, lr_begin, lr_end, seed, begin, end, in_table, out_table
+#define HOTROW_NEGATIVES_VALUES                                                                                  \
+    tokens, offsets, keep, vector<uint32_t>(alias_accept), vector<int32_t>(alias_other), window, negative, \
+        HOTROW_EPOCH_REST
+#define HOTROW_PATHS_VALUES tokens, offsets, keep, nullptr, nullptr, window, 0, HOTROW_EPOCH_REST
 
-py::tuple skipgram_epoch(HOTROW_EPOCH, HOTROW_EPOCH_TABLES) {
-    return epoch(HOTROW_EPOCH_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+py::tuple skipgram_epoch(HOTROW_EPOCH_NEGATIVES, HOTROW_EPOCH_TABLES) {
+    return epoch(HOTROW_NEGATIVES_VALUES, [&](const auto& job, Range range, auto in, auto out) {
         return plan::skipgram_epoch(job, range, in, out, threads);
     });
 }
 
-py::tuple cbow_epoch(HOTROW_EPOCH, bool cbow_mean, HOTROW_EPOCH_TABLES) {
-    return epoch(HOTROW_EPOCH_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+py::tuple cbow_epoch(HOTROW_EPOCH_NEGATIVES, bool cbow_mean, HOTROW_EPOCH_TABLES) {
+    return epoch(HOTROW_NEGATIVES_VALUES, [&](const auto& job, Range range, auto in, auto out) {
         return plan::cbow_epoch(job, cbow_mean, range, in, out, threads);
+    });
+}
+
+Paths paths_of(const py::array& path_offsets, const py::array& points, const py::array& codes, int64_t longest) {
+    return {vector<int64_t>(path_offsets), vector<int32_t>(points), vector<uint8_t>(codes), longest, 1};
+}
+
+py::tuple skipgram_hs_epoch(HOTROW_EPOCH_PATHS, HOTROW_EPOCH_TABLES) {
+    const Paths paths = paths_of(path_offsets, points, codes, longest);
+    return epoch(HOTROW_PATHS_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+        return plan::skipgram_hs_epoch(job, paths, range, in, out, threads);
+    });
+}
+
+py::tuple cbow_hs_epoch(HOTROW_EPOCH_PATHS, bool cbow_mean, HOTROW_EPOCH_TABLES) {
+    const Paths paths = paths_of(path_offsets, points, codes, longest);
+    return epoch(HOTROW_PATHS_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+        return plan::cbow_hs_epoch(job, paths, cbow_mean, range, in, out, threads);
     });
 }
 

@@ -44,17 +44,18 @@ void pool_and_multiply(F* const* contexts, int64_t m, F factor, F* const* output
 template <class F>
 constexpr int kDots = lanes<F> < 8 ? lanes<F> : 8;
 
-// x[b] = -h . o[0] for the centre, h . o[b] for negatives: the loss is sum_b softplus(x[b]) and
-// coefficient[b] = -lr d loss / d (h . o[b]) = -+ lr sigmoid(x[b]).
-template <class F>
-void bag_coefficients(const F* products, int64_t n, F lr, SoftplusSum<F>& loss, F* coefficients) {
+// x[b] = sign[b] h . o[b], sign_of(q, (0, 1, ...)) being those from q on, -1 for positives and 1 for negatives: the
+// loss is sum_b softplus(x[b]) and coefficient[b] = -lr d loss / d (h . o[b]) = -sign[b] lr sigmoid(x[b]).
+template <class F, class SignOf>
+void bag_coefficients(const F* products, int64_t n, F lr, SoftplusSum<F>& loss, const SignOf& sign_of,
+                      F* coefficients) {
     pack<F> place = zero<F>();
     for (int i = 0; i < lanes<F>; ++i) place[i] = F(i);
     for (int64_t q = 0; q < n; q += kDots<F>) {
         pack<F> lanes_of[kDots<F>];
         for (int b = 0; b < kDots<F>; ++b) lanes_of[b] = load(products + (q + b) * lanes<F>);
         const pack<F> dots = reduce<kDots<F>, lanes<F>, F>(lanes_of);
-        const pack<F> sign = select<F>(place + F(q) < F(1), broadcast<F>(-1), broadcast<F>(1));
+        const pack<F> sign = sign_of(q, place);
         const F count = F(n - q < kDots<F> ? n - q : kDots<F>);
         const pack<F> x = select<F>(place < count, dots * sign, broadcast<F>(ExpConstants<F>::lowest));
         store(coefficients + q, sigmoid(x, loss) * sign * -lr);
@@ -112,10 +113,13 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
     // To the second cache, to be read: 5.3 M words/s a thread against 4.7 to the first, to be written; 4 to 16 centres
     // ahead were equal.
     const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
+    const auto first_is_positive = [](int64_t q, pack<F> place) HOTROW_INLINE_LAMBDA {
+        return select<F>(place + F(q) < F(1), broadcast<F>(-1), broadcast<F>(1));
+    };
     const auto train = [&](int64_t m, int64_t n, F lr) HOTROW_INLINE_LAMBDA {
         const F one_over_m = F(1) / F(m);
         pool_and_multiply(contexts, m, cbow_mean ? one_over_m : F(1), outputs, n, room, in_table.cols, h, products);
-        bag_coefficients(products, n, lr, sum, coefficients);
+        bag_coefficients(products, n, lr, sum, first_is_positive, coefficients);
         merge_repeats(
             outputs, n, [&](int64_t e, int64_t b) HOTROW_INLINE_LAMBDA { coefficients[e] += coefficients[b]; },
             [&](int64_t b, int64_t last) HOTROW_INLINE_LAMBDA { coefficients[b] = coefficients[last]; });

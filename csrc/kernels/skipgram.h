@@ -83,20 +83,28 @@ void dot_group(F* const* inputs, int64_t m, F* const* outputs, int64_t cols, F f
         for (int b = B; b < kOutputs; ++b) dots[a * kOutputs + b] = filler;
 }
 
-// x[a, b] = -h[a] . o[0] for the positive, h[a] . o[b] for negatives: the loss is sum_ab softplus(x[a, b]) and
-// coefficient[a, b] = -lr d loss / d (h[a] . o[b]) = -+ lr sigmoid(x[a, b]).
+// x[a, b] = h[a] . o[b], and so small where a group has no output b that its sigmoid vanishes. Returns how many there
+// are; what is left of the last register is small too.
 template <class F>
-HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, SoftplusSum<F>& loss) {
+HOTROW_INLINE int64_t dot_products(Window<F>& w, int64_t cols) {
     const int64_t m = w.m;
     w.group_stride = m * kOutputs;
     for (int64_t q = 0; q < w.n; q += kOutputs)
         with_width<kOutputs>(int(w.n - q < kOutputs ? w.n - q : kOutputs), [&](auto width) HOTROW_INLINE_LAMBDA {
             dot_group<decltype(width)::value>(w.inputs, m, w.outputs + q, cols, ExpConstants<F>::lowest, w.group(q));
         });
-    F* const x = w.coefficients;
     const int64_t count = (w.n + kOutputs - 1) / kOutputs * w.group_stride;
+    store(w.coefficients + count, broadcast<F>(ExpConstants<F>::lowest));
+    return count;
+}
+
+// x[a, b] = -h[a] . o[0] for the positive, h[a] . o[b] for negatives: the loss is sum_ab softplus(x[a, b]) and
+// coefficient[a, b] = -lr d loss / d (h[a] . o[b]) = -+ lr sigmoid(x[a, b]).
+template <class F>
+HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, SoftplusSum<F>& loss) {
+    const int64_t m = w.m, count = dot_products(w, cols);
+    F* const x = w.coefficients;
     for (int64_t a = 0; a < m; ++a) x[a * kOutputs] = -x[a * kOutputs];
-    store(x + count, broadcast<F>(ExpConstants<F>::lowest));
     for (int64_t i = 0; i < count; i += lanes<F>) store(x + i, sigmoid(load(x + i), loss) * -lr);
     for (int64_t a = 0; a < m; ++a) x[a * kOutputs] = -x[a * kOutputs];
 }
@@ -119,7 +127,7 @@ HOTROW_INLINE void merge_repeats(F** rows, int64_t& count, const Join& join, con
 
 // A row that stands in a window twice has the same coefficients twice: add them up and keep one.
 template <class F>
-HOTROW_INLINE void merge_repeats(Window<F>& w) {
+HOTROW_INLINE void merge_inputs(Window<F>& w) {
     merge_repeats(
         w.inputs, w.m,
         [&](int64_t e, int64_t a) HOTROW_INLINE_LAMBDA {
@@ -128,6 +136,9 @@ HOTROW_INLINE void merge_repeats(Window<F>& w) {
         [&](int64_t a, int64_t last) HOTROW_INLINE_LAMBDA {
             for (int64_t b = 0; b < w.n; ++b) w.at(a, b) = w.at(last, b);
         });
+}
+template <class F>
+HOTROW_INLINE void merge_outputs(Window<F>& w) {
     merge_repeats(
         w.outputs, w.n,
         [&](int64_t e, int64_t b) HOTROW_INLINE_LAMBDA {
@@ -189,7 +200,8 @@ HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
 template <class F>
 HOTROW_INLINE void train_window(Window<F>& w, int64_t cols, F lr, SoftplusSum<F>& loss) {
     coefficients_of(w, cols, lr, loss);
-    merge_repeats(w);
+    merge_inputs(w);
+    merge_outputs(w);
     update_rows(w, cols);
 }
 
@@ -279,20 +291,43 @@ struct KeptWords {
     }
 };
 
-// For each kept word of `range` (in tokens) in turn, the centre: its contexts are the kept words of its sentence within
-// a drawn window. Of centres that have any, train(m, n, lr) gets m rows in inputs, in_table[context], and n in outputs,
-// out_table[centre] and out_table[drawn negative != centre]. lr falls linearly from lr_begin to lr_end over all tokens.
-// Negatives are drawn `Ahead` centres before they are needed, a power of 2; fetch(row) brings a row near.
+// For each kept word of a range in turn, the centre t: its contexts are the kept words of its sentence within a drawn
+// window. Of centres that have any, train(t, m, lr) gets m rows in inputs, in_table[context]. lr falls linearly
+// from lr_begin to lr_end over all tokens. prepare(t) is called `Ahead` centres before; fetch(row) brings a row near.
+template <int32_t Ahead, class F, class I, class Fetch, class Prepare, class Train>
+HOTROW_INLINE void for_contexts(const Epoch<I>& job, const KeptWords<I>& kept, Mat<F> in_table, F** inputs,
+                                const Fetch& fetch, const Prepare& prepare, const Train& train) {
+    const Draws windows(job.seed, Stream::window);
+    const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
+    for (int32_t t = kept.centers_begin; t < kept.centers_end && t < kept.centers_begin + Ahead; ++t) prepare(t);
+    for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
+        if (t + Ahead < kept.centers_end) prepare(t + Ahead);
+        const int64_t arrival = t + job.window + Ahead;
+        if (arrival < kept.count) fetch(in_table.row(kept.word[arrival]));
+
+        const int64_t position = kept.position[t];
+        const int64_t reach = job.shrink_windows
+                                  ? 1 + int64_t(scale_high(windows[uint64_t(position)], uint64_t(job.window)))
+                                  : job.window;
+        const int64_t begin = t - reach > kept.sentence_begin[t] ? t - reach : kept.sentence_begin[t];
+        const int64_t end = t + reach < kept.sentence_end[t] ? t + reach + 1 : kept.sentence_end[t];
+        int64_t m = 0;
+        for (int64_t c = begin; c < end; ++c)
+            if (c != t) inputs[m++] = in_table.row(kept.word[c]);
+        if (m > 0) train(t, m, F(job.lr_begin + lr_slope * double(position)));
+    }
+}
+
+// The centres and contexts of for_contexts; train(m, n, lr) gets n rows in outputs too, out_table[centre] and
+// out_table[drawn negative != centre]. `Ahead` is a power of 2.
 template <int32_t Ahead, class F, class I, class Fetch, class Train>
 HOTROW_INLINE void for_windows(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
                                F** inputs, F** outputs, const Fetch& fetch, const Train& train) {
     constexpr int32_t ring = 2 * Ahead;
     const KeptWords<I> kept(job, range, scratch);
     I* const drawn = scratch.take<I>(ring * job.negative);
-    const Draws windows(job.seed, Stream::window), negatives(job.seed, Stream::negative);
-    const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
-
-    const auto draw = [&](int32_t t) {
+    const Draws negatives(job.seed, Stream::negative);
+    const auto draw = [&](int32_t t) HOTROW_INLINE_LAMBDA {
         I* const row = drawn + t % ring * job.negative;
         fetch(out_table.row(kept.word[t]));
         for (int64_t k = 0; k < job.negative; ++k) {
@@ -303,27 +338,13 @@ HOTROW_INLINE void for_windows(const Epoch<I>& job, Range range, Scratch& scratc
             fetch(out_table.row(row[k]));
         }
     };
-    for (int32_t t = kept.centers_begin; t < kept.centers_end && t < kept.centers_begin + Ahead; ++t) draw(t);
-    for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
-        if (t + Ahead < kept.centers_end) draw(t + Ahead);
-        const int64_t arrival = t + job.window + Ahead;
-        if (arrival < kept.count) fetch(in_table.row(kept.word[arrival]));
-
-        const int64_t position = kept.position[t];
-        const int64_t reach = job.shrink_windows
-                                  ? 1 + int64_t(scale_high(windows[uint64_t(position)], uint64_t(job.window)))
-                                  : job.window;
-        const int64_t begin = t - reach > kept.sentence_begin[t] ? t - reach : kept.sentence_begin[t];
-        const int64_t end = t + reach < kept.sentence_end[t] ? t + reach + 1 : kept.sentence_end[t];
-        int64_t m = 0, n = 0;
-        for (int64_t c = begin; c < end; ++c)
-            if (c != t) inputs[m++] = in_table.row(kept.word[c]);
-        if (m == 0) continue;
+    for_contexts<Ahead>(job, kept, in_table, inputs, fetch, draw, [&](int32_t t, int64_t m, F lr) HOTROW_INLINE_LAMBDA {
+        int64_t n = 0;
         outputs[n++] = out_table.row(kept.word[t]);
         for (const I *k = drawn + t % ring * job.negative, *last = k + job.negative; k < last; ++k)
             if (*k != kept.word[t]) outputs[n++] = out_table.row(*k);
-        train(m, n, F(job.lr_begin + lr_slope * double(position)));
-    }
+        train(m, n, lr);
+    });
 }
 
 // With h[a] and o[b] the inputs and outputs of for_windows: one step as in skipgram_step on all pairs (a, b) at once,

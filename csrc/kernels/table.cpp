@@ -5,6 +5,7 @@
 #include "kernels/cbow.h"
 #include "kernels/embedding_bag.h"
 #include "kernels/gather.h"
+#include "kernels/hierarchical.h"
 #include "kernels/optim.h"
 #include "kernels/scatter.h"
 #include "kernels/skipgram.h"

@@ -40,13 +40,18 @@ Loss skipgram_step(const I* centers, const I* contexts, int64_t n, Mat<const I> 
     });
 }
 
+// How many threads have work in the tokens `range`.
+inline int epoch_threads(Range range, int threads) {
+    const int64_t blocks = (range.end + kTokensPerBlock - 1) / kTokensPerBlock - range.begin / kTokensPerBlock;
+    return int(std::min<int64_t>(threads, std::max<int64_t>(1, blocks)));
+}
+
 // kernel(tokens, scratch, loss) on blocks of the tokens `range`, whose ends are multiples of kTokensPerBlock or the last
 // token. The blocks are the same however an epoch is cut into calls, and so are all draws.
-template <class I, class Kernel>
-Loss epoch(const Epoch<I>& job, Range range, int64_t cols, int threads, const Kernel& kernel) {
+template <class Kernel>
+Loss epoch(Range range, int64_t scratch_bytes, int threads, const Kernel& kernel) {
     const int64_t first = range.begin / kTokensPerBlock, last = (range.end + kTokensPerBlock - 1) / kTokensPerBlock;
-    return hogwild(last - first, window_scratch_bytes(job.window, job.negative, cols),
-                   int(std::min<int64_t>(threads, std::max<int64_t>(1, last - first))),
+    return hogwild(last - first, scratch_bytes, epoch_threads(range, threads),
                    [&](int64_t task, void* scratch, Loss& loss) {
                        const int64_t begin = (first + task) * kTokensPerBlock;
                        kernel(Range{begin, std::min(begin + kTokensPerBlock, range.end)}, scratch, loss);
@@ -56,9 +61,10 @@ Loss epoch(const Epoch<I>& job, Range range, int64_t cols, int threads, const Ke
 template <class F, class I>
 Loss skipgram_epoch(const Epoch<I>& job, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
     const auto kernel = kernels().get<F, I>().skipgram_epoch;
-    return epoch(job, range, in_table.cols, threads, [&](Range tokens, void* scratch, Loss& loss) {
-        kernel(job, tokens, scratch, in_table, out_table, loss);
-    });
+    return epoch(range, window_scratch_bytes(job.window, job.negative, in_table.cols), threads,
+                 [&](Range tokens, void* scratch, Loss& loss) {
+                     kernel(job, tokens, scratch, in_table, out_table, loss);
+                 });
 }
 
 }  // namespace plan

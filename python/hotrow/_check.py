@@ -28,6 +28,7 @@ _DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
     "int32": (np.dtype(np.int32),),
     "float32": (np.dtype(np.float32),),
     "uint32": (np.dtype(np.uint32),),
+    "uint8": (np.dtype(np.uint8),),
 }
 _MAX = MODES.index("max")
 _FLOAT32, _INT8 = np.dtype(np.float32), np.dtype(np.int8)
@@ -348,16 +349,17 @@ def _out_of_range(name: str, indices: Array, position: int, rows: int) -> None:
     raise IndexError(f"{place} = {value} is out of range for a table of {rows} rows{hint}")
 
 
-def offsets(offsets: Array, lookups: int, name: str = "indices") -> None:
+def offsets(offsets: Array, lookups: int, name: str = "indices", called: str = "offsets") -> None:
     """Offsets rise from 0 to the number of lookups."""
     if _backend.kernels().offsets_rise(offsets, lookups):
         return
     if offsets[0] != 0:
-        raise ValueError(f"offsets[0] = {offsets[0]}: the first bag must start at 0")
+        raise ValueError(f"{called}[0] = {offsets[0]}: the first bag must start at 0")
     for b in np.flatnonzero(offsets[1:] < offsets[:-1])[:1]:
-        raise ValueError(f"offsets must not descend: offsets[{b}] = {offsets[b]}, offsets[{b + 1}] = {offsets[b + 1]}")
+        after = f"{called}[{b + 1}] = {offsets[b + 1]}"
+        raise ValueError(f"{called} must not descend: {called}[{b}] = {offsets[b]}, {after}")
     raise ValueError(
-        f"offsets[-1] = {offsets[-1]} must be the length of {name}, {lookups}"
+        f"{called}[-1] = {offsets[-1]} must be the length of {name}, {lookups}"
         + (" (starts alone: pass include_last_offset=False)" if name == "indices" else "")
     )
 

@@ -63,14 +63,21 @@ def _lookups(bound: str = "R") -> tuple[Arg, ...]:
 
 
 _TABLE = _table(role="inout")
+_WORDS = (_indices("tokens", ("T",)), Arg("offsets", "int64", ("S+1",)), Arg("keep", "uint32", ("R",)))
 _EPOCH = (
-    _indices("tokens", ("T",)),
-    Arg("offsets", "int64", ("S+1",)),
-    Arg("keep", "uint32", ("R",)),
+    *_WORDS,
     Arg("alias_accept", "uint32", ("R",)),
     Arg("alias_other", "int32", ("R",), bound="R"),
     Arg("in_table", "F", ("R", "D"), "inout"),
     Arg("out_table", "F", ("R", "D"), "inout"),
+)
+_HS_EPOCH = (
+    *_WORDS,
+    Arg("path_offsets", "int64", ("R+1",)),
+    Arg("points", "int32", ("P",), bound="Q"),
+    Arg("codes", "uint8", ("P",)),
+    Arg("in_table", "F", ("R", "D"), "inout"),
+    Arg("out_table", "F", ("Q", "D"), "inout"),
 )
 
 OPS: dict[str, tuple[Arg, ...]] = {
@@ -115,4 +122,6 @@ OPS: dict[str, tuple[Arg, ...]] = {
     ),
     "skipgram_epoch": _EPOCH,
     "cbow_epoch": _EPOCH,
+    "skipgram_hs_epoch": _HS_EPOCH,
+    "cbow_hs_epoch": _HS_EPOCH,
 }

@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_word2vec(commands: Any) -> None:
-    about = "Train word vectors by skip-gram with negative sampling on a text, a sentence a line, words between spaces."
+    about = "Train word vectors by skip-gram or CBOW on a text, a sentence a line, words between spaces."
     more = (
         "Ctrl-C ends the training and keeps what it has. Options may be written with one dash, as word2vec.c has them."
     )
@@ -99,7 +99,7 @@ def _add_word2vec(commands: Any) -> None:
         ("window", whole, 5, "most words to either side that are context"),
         ("sample", number, 1e-3, "thin out words more frequent than this share; 0: none"),
         ("negative", _at_least(0, int), 5, "negatives drawn for a word"),
-        ("hs", _flag, 0, "1 is hierarchical softmax"),
+        ("hs", _flag, 0, "1 is hierarchical softmax, with -negative 0"),
         ("cbow", _flag, 0, "1 is CBOW, the default of word2vec.c"),
         ("iter", whole, 5, "passes over the text"),
         ("min-count", _at_least(0, int), 5, "leave out rarer words"),

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from hotrow import _backend, _check, _threads
 from hotrow._memory import aligned
 from hotrow._ops import INDICES
+from hotrow.huffman import HuffmanTree
 from hotrow.sampling import Sampling
 from hotrow.steps import adagrad_step, adam_step, rmsprop_step, rowwise_adagrad_step, sgd_step
 
@@ -380,7 +381,7 @@ def skipgram_epoch(
         word2vec.c (Mikolov et al. 2013); Ji et al., "Parallelizing Word2Vec in Shared and Distributed Memory", 2016.
     """
     return _epoch(
-        "skipgram_epoch", in_table, out_table, tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows,
+        "skipgram_epoch", in_table, out_table, tokens, offsets, sampling, negative, window, lr, lr_end, shrink_windows,
         seed, begin, progress,
     )  # fmt: skip
 
@@ -432,8 +433,103 @@ def cbow_epoch(
     """
     cbow_mean = _check.boolean("cbow_mean", cbow_mean)
     return _epoch(
-        "cbow_epoch", in_table, out_table, tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows,
+        "cbow_epoch", in_table, out_table, tokens, offsets, sampling, negative, window, lr, lr_end, shrink_windows,
         seed, begin, progress, cbow_mean,
+    )  # fmt: skip
+
+
+def skipgram_hs_epoch(
+    in_table: Floats,
+    out_table: Floats,
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    tree: HuffmanTree,
+    *,
+    window: int = 5,
+    lr: float = 0.025,
+    lr_end: float | None = None,
+    shrink_windows: bool = True,
+    seed: int = 1,
+    begin: int = 0,
+    progress: Callable[[int, float, int], object] | None = None,
+) -> float:
+    """One pass of skip-gram with hierarchical softmax over encoded sentences, both tables updated in place.
+
+    For each word left as a centre, with contexts as in skipgram_epoch, and the inner nodes k on its path in the tree:
+
+    h = in_table[context], o[k] = out_table[points[k]], y[k] = 1 - 2 codes[k]
+    loss = -log P(centre | context) = -sum_k log sigmoid(y[k] h . o[k])
+    h, o[k] -= lr * their gradients, each window being one step on the summed loss of its pairs
+
+    What skipgram_epoch says of threads, draws and Ctrl-C holds here too.
+
+    Args:
+        in_table (float32 or float64[R, D]): R is the size of the vocabulary.
+        out_table (float[Q, D]): vectors of the inner nodes, of the same dtype; a tree has R - 1.
+        tokens, offsets, window, lr, lr_end, shrink_windows, seed, begin, progress: as skipgram_epoch.
+        sampling (Sampling): how often words are kept, over R words.
+        tree (HuffmanTree): over R words.
+
+    Returns:
+        float: mean loss of a pair of centre and context, in float64, from `begin` on; 0 without pairs.
+
+    Raises:
+        TypeError, ValueError, IndexError: as skipgram_epoch. Both tables are then unchanged.
+
+    Source:
+        Morin and Bengio, "Hierarchical Probabilistic Neural Network Language Model", 2005; word2vec.c (Mikolov et al.
+        2013); fast_sentence_sg_hs of gensim 4, which leaves out terms whose dot product is beyond 6.
+    """
+    return _epoch(
+        "skipgram_hs_epoch", in_table, out_table, tokens, offsets, sampling, tree, window, lr, lr_end, shrink_windows,
+        seed, begin, progress,
+    )  # fmt: skip
+
+
+def cbow_hs_epoch(
+    in_table: Floats,
+    out_table: Floats,
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    tree: HuffmanTree,
+    *,
+    window: int = 5,
+    cbow_mean: bool = True,
+    lr: float = 0.025,
+    lr_end: float | None = None,
+    shrink_windows: bool = True,
+    seed: int = 1,
+    begin: int = 0,
+    progress: Callable[[int, float, int], object] | None = None,
+) -> float:
+    """One pass of CBOW with hierarchical softmax over encoded sentences, both tables updated in place.
+
+    h = mean or sum of in_table[contexts], and o[k] and y[k] of the centre's path as in skipgram_hs_epoch:
+
+    loss = -sum_k log sigmoid(y[k] h . o[k])
+
+    The steps are those of cbow_epoch.
+
+    Args:
+        in_table, out_table, tokens, offsets, sampling, tree, window, lr, lr_end, shrink_windows, seed, begin,
+            progress: as skipgram_hs_epoch.
+        cbow_mean (bool): h is the mean of the contexts (default), else their sum.
+
+    Returns:
+        float: mean loss of a centre, in float64; 0 without centres.
+
+    Raises:
+        TypeError, ValueError, IndexError: as skipgram_epoch. Both tables are then unchanged.
+
+    Source:
+        word2vec.c (Mikolov et al. 2013); fast_sentence_cbow_hs of gensim 4.
+    """
+    cbow_mean = _check.boolean("cbow_mean", cbow_mean)
+    return _epoch(
+        "cbow_hs_epoch", in_table, out_table, tokens, offsets, sampling, tree, window, lr, lr_end, shrink_windows, seed,
+        begin, progress, cbow_mean,
     )  # fmt: skip
 
 
@@ -444,8 +540,8 @@ def _epoch(
     tokens: ArrayLike,
     offsets: ArrayLike,
     sampling: Sampling,
+    outputs: int | HuffmanTree,
     window: int,
-    negative: int,
     lr: float,
     lr_end: float | None,
     shrink_windows: bool,
@@ -454,8 +550,8 @@ def _epoch(
     progress: Callable[[int, float, int], object] | None,
     *more: bool,
 ) -> float:
-    """Checks the arguments of an epoch, `more` aside, and runs it."""
-    window, negative = _check.integer("window", window, 1, 1000), _check.integer("negative", negative, 0, 1000)
+    """Checks the arguments of an epoch, `more` aside, and runs it. Outputs: so many negatives, or paths of a tree."""
+    window = _check.integer("window", window, 1, 1000)
     lr = _check.real("lr", lr, 0)
     lr_end = lr if lr_end is None else _check.real("lr_end", lr_end, 0)
     seed = _check.integer("seed", seed, 0, 2**64 - 1)
@@ -463,10 +559,20 @@ def _epoch(
         raise TypeError(f"sampling must be a hotrow.Sampling, not {type(sampling).__name__}")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable, not {type(progress).__name__}")
-    (tokens, starts, keep, accept, other, in_table, out_table), dims = _check.arrays(
-        op, (tokens, offsets, sampling.keep, sampling.alias_accept, sampling.alias_other, in_table, out_table)
-    )
-    _check.offsets(starts, dims["T"], "tokens")
+    given: tuple[Any, ...] = sampling.alias_accept, sampling.alias_other
+    if op in ("skipgram_hs_epoch", "cbow_hs_epoch"):
+        if not isinstance(outputs, HuffmanTree):
+            raise TypeError(f"tree must be a hotrow.HuffmanTree, not {type(outputs).__name__}")
+        given = outputs.path_offsets, outputs.points, outputs.codes
+    else:
+        most = _check.integer("negative", outputs, 0, 1000)
+    arrays, dims = _check.arrays(op, (tokens, offsets, sampling.keep, *given, in_table, out_table))
+    _check.offsets(arrays[1], dims["T"], "tokens")
+    if isinstance(outputs, HuffmanTree):
+        _check.offsets(arrays[3], dims["P"], "points", "path_offsets")
+        for k in np.flatnonzero(arrays[5] > 1)[:1]:
+            raise ValueError(f"codes[{k}] = {arrays[5][k]} must be 0 or 1")
+        most = int(np.diff(arrays[3]).max(initial=0))
 
     # In calls of about a tenth of a second, between which Python sees Ctrl-C. Where they are cut changes no result.
     kernels, threads, total = _backend.kernels(), _threads.count, dims["T"]
@@ -479,8 +585,8 @@ def _epoch(
         end = min(begin + step, total)
         started = time.perf_counter()
         part, count = run(
-            tokens, starts, keep, accept, other, window, negative, bool(shrink_windows), lr, lr_end, seed,
-            begin, end, *more, in_table, out_table, threads,
+            *arrays[:-2], window, most, bool(shrink_windows), lr, lr_end, seed,
+            begin, end, *more, *arrays[-2:], threads,
         )  # fmt: skip
         elapsed = time.perf_counter() - started
         loss_sum, terms = loss_sum + part, terms + count

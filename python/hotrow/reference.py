@@ -5,19 +5,21 @@ against. Same names and arguments as hotrow, less `out`, `progress`,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hotrow.huffman import HuffmanTree
 from hotrow.ops import SparseGrad
 from hotrow.sampling import Sampling
 from hotrow.steps import DEFAULTS, StepOptions
 
 F64 = NDArray[np.float64]
 U64 = np.uint64
+Outputs = tuple[Any, Any]  # of a window: rows of the output table, which of them are positive
 
 
 def one_hot(indices: ArrayLike, rows: int) -> F64:
@@ -354,17 +356,24 @@ def skipgram_gradient(h: F64, o: F64, positive: ArrayLike) -> tuple[F64, F64]:
     return g @ o, g.T @ h
 
 
-def _window(in_table: F64, out_table: F64, pool: F64, spread: F64, outputs: ArrayLike, lr: float) -> float:
-    """A gradient step on all pairs of rows of h = pool @ in_table and output rows, the first output being the positive
-    one; in_table gets spread^T times the step of h. Both are [m, R].
+def _window(
+    in_table: F64, out_table: F64, pool: F64, spread: F64, outputs: ArrayLike, positive: ArrayLike, lr: float
+) -> float:
+    """A gradient step on all pairs of rows of h = pool @ in_table and output rows, those being positive where it says;
+    in_table gets spread^T times the step of h. Both are [m, R].
     """
     b = one_hot(outputs, len(out_table))
     h, o = pool @ in_table, b @ out_table
-    positive = np.arange(len(o)) == 0
     grad_h, grad_o = skipgram_gradient(h, o, positive)
     in_table -= lr * spread.T @ grad_h
     out_table -= lr * b.T @ grad_o
     return skipgram_loss(h, o, positive)
+
+
+def _labelled(word: int, negatives: ArrayLike) -> tuple[list[int], NDArray[np.bool_]]:
+    """A word, the positive one, and the negatives that differ from it."""
+    outputs = [word, *(k for k in np.asarray(negatives).tolist() if k != word)]
+    return outputs, np.arange(len(outputs)) == 0
 
 
 def skipgram_step(
@@ -372,11 +381,11 @@ def skipgram_step(
 ) -> float:
     """Pair after pair: the gradient step of one input row, one positive and the negatives that differ from it."""
     losses = [
-        _window(in_table, out_table, center, center, [context, *(k for k in drawn if k != context)], lr)
+        _window(in_table, out_table, center, center, *_labelled(context, drawn), lr)
         for center, context, drawn in zip(
             one_hot(centers, len(in_table))[:, None],
             np.asarray(contexts).tolist(),
-            np.asarray(negatives).tolist(),
+            np.asarray(negatives),
             strict=True,
         )
     ]
@@ -400,25 +409,21 @@ def _windows(
     tokens: ArrayLike,
     offsets: ArrayLike,
     sampling: Sampling,
+    outputs: Callable[[int], Outputs],
     window: int,
-    negative: int,
     lr: float,
     lr_end: float | None,
     shrink_windows: bool,
     seed: int,
     begin: int,
-) -> Iterator[tuple[F64, list[Any], float]]:
-    """Centre after centre: its contexts as one_hot, itself and the negatives that differ from it, the learning rate."""
+) -> Iterator[tuple[F64, Outputs, float]]:
+    """Centre after centre, at p: its contexts as one_hot, outputs(p), the learning rate."""
     words, starts = np.asarray(tokens), np.asarray(offsets).tolist()
-    places, vocabulary = np.arange(words.size), sampling.keep.size
+    places = np.arange(words.size)
     kept = draws(seed, 1, places)[1] <= sampling.keep[words]
     reach = 1 + (draws(seed, 2, places)[0] * U64(window) >> U64(32)).astype(int)
     if not shrink_windows:
         reach[:] = window
-    high, low = draws(seed, 3, np.arange(words.size * negative))
-    bucket = (high * U64(vocabulary) >> U64(32)).astype(int)
-    taken = low <= sampling.alias_accept[bucket]
-    drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, negative)
     slope = ((lr if lr_end is None else lr_end) - lr) / max(words.size, 1)
     for start, end in pairwise(starts):
         sentence: list[Any] = [p for p in range(start, end) if kept[p]]
@@ -427,8 +432,37 @@ def _windows(
                 continue
             near = sentence[max(0, t - reach[p]) : t] + sentence[t + 1 : t + 1 + reach[p]]
             if near:
-                outputs = [words[p], *(k for k in drawn[p] if k != words[p])]
-                yield one_hot(words[near], vocabulary), outputs, lr + slope * p
+                yield one_hot(words[near], sampling.keep.size), outputs(p), lr + slope * p
+
+
+def _negatives(tokens: ArrayLike, sampling: Sampling, negative: int, seed: int) -> Callable[[int], Outputs]:
+    """Of the centre at p: itself and the negatives that differ from it."""
+    words = np.asarray(tokens)
+    high, low = draws(seed, 3, np.arange(words.size * negative))
+    bucket = (high * U64(sampling.keep.size) >> U64(32)).astype(int)
+    taken = low <= sampling.alias_accept[bucket]
+    drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, negative)
+    return lambda p: _labelled(words[p], drawn[p])
+
+
+def _paths(tokens: ArrayLike, tree: HuffmanTree) -> Callable[[int], Outputs]:
+    """Of the centre at p: the inner nodes on its path, those of code 0 being positive."""
+    starts, words = tree.path_offsets, np.asarray(tokens)
+
+    def path(p: int) -> Outputs:
+        k = slice(starts[words[p]], starts[words[p] + 1])
+        return tree.points[k], tree.codes[k] == 0
+
+    return path
+
+
+def _skipgram(in_table: F64, out_table: F64, windows: Iterator[tuple[F64, Outputs, float]]) -> float:
+    """Centre after centre: the gradient step of its contexts on its outputs."""
+    loss, pairs = 0.0, 0
+    for a, outputs, rate in windows:
+        loss += _window(in_table, out_table, a, a, *outputs, rate)
+        pairs += len(a)
+    return loss / pairs if pairs else 0.0
 
 
 def skipgram_epoch(
@@ -447,12 +481,30 @@ def skipgram_epoch(
     begin: int = 0,
 ) -> float:
     """Centre after centre: the gradient step of its contexts on itself and the negatives that differ from it."""
-    loss, pairs = 0.0, 0
-    windows = _windows(tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows, seed, begin)
-    for a, outputs, rate in windows:
-        loss += _window(in_table, out_table, a, a, outputs, rate)
-        pairs += len(a)
-    return loss / pairs if pairs else 0.0
+    outputs = _negatives(tokens, sampling, negative, seed)
+    windows = _windows(tokens, offsets, sampling, outputs, window, lr, lr_end, shrink_windows, seed, begin)
+    return _skipgram(in_table, out_table, windows)
+
+
+def skipgram_hs_epoch(
+    in_table: F64,
+    out_table: F64,
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    tree: HuffmanTree,
+    *,
+    window: int = 5,
+    lr: float = 0.025,
+    lr_end: float | None = None,
+    shrink_windows: bool = True,
+    seed: int = 1,
+    begin: int = 0,
+) -> float:
+    """Centre after centre: the gradient step of its contexts on the nodes of its path."""
+    outputs = _paths(tokens, tree)
+    windows = _windows(tokens, offsets, sampling, outputs, window, lr, lr_end, shrink_windows, seed, begin)
+    return _skipgram(in_table, out_table, windows)
 
 
 def cbow_matrices(contexts: F64, cbow_mean: bool) -> tuple[F64, F64]:
@@ -463,6 +515,14 @@ def cbow_matrices(contexts: F64, cbow_mean: bool) -> tuple[F64, F64]:
     counts = contexts.sum(axis=0, keepdims=True)
     mean = counts / len(contexts)
     return (mean, counts) if cbow_mean else (counts, mean)
+
+
+def _cbow(in_table: F64, out_table: F64, windows: Iterator[tuple[F64, Outputs, float]], cbow_mean: bool) -> float:
+    """Centre after centre: the step of its pooled contexts on its outputs."""
+    losses = [
+        _window(in_table, out_table, *cbow_matrices(a, cbow_mean), *outputs, rate) for a, outputs, rate in windows
+    ]
+    return float(np.mean(losses)) if losses else 0.0
 
 
 def cbow_epoch(
@@ -482,6 +542,28 @@ def cbow_epoch(
     begin: int = 0,
 ) -> float:
     """Centre after centre: the step of its pooled contexts on itself and the negatives that differ from it."""
-    windows = _windows(tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows, seed, begin)
-    losses = [_window(in_table, out_table, *cbow_matrices(a, cbow_mean), outputs, rate) for a, outputs, rate in windows]
-    return float(np.mean(losses)) if losses else 0.0
+    outputs = _negatives(tokens, sampling, negative, seed)
+    windows = _windows(tokens, offsets, sampling, outputs, window, lr, lr_end, shrink_windows, seed, begin)
+    return _cbow(in_table, out_table, windows, cbow_mean)
+
+
+def cbow_hs_epoch(
+    in_table: F64,
+    out_table: F64,
+    tokens: ArrayLike,
+    offsets: ArrayLike,
+    sampling: Sampling,
+    tree: HuffmanTree,
+    *,
+    window: int = 5,
+    cbow_mean: bool = True,
+    lr: float = 0.025,
+    lr_end: float | None = None,
+    shrink_windows: bool = True,
+    seed: int = 1,
+    begin: int = 0,
+) -> float:
+    """Centre after centre: the step of its pooled contexts on the nodes of its path."""
+    outputs = _paths(tokens, tree)
+    windows = _windows(tokens, offsets, sampling, outputs, window, lr, lr_end, shrink_windows, seed, begin)
+    return _cbow(in_table, out_table, windows, cbow_mean)

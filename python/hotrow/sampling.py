@@ -44,15 +44,7 @@ class Sampling:
             TypeError, ValueError: counts or parameters out of range.
         """
         sample, ns_exponent = _check.real("sample", sample, 0), _check.real("ns_exponent", ns_exponent)
-        n = np.asarray(counts)
-        if n.ndim != 1 or n.dtype.kind not in "iuf":
-            raise TypeError(f"counts must be a vector of numbers, not {n.dtype.name} of {n.ndim} dimensions")
-        n = n.astype(np.float64)
-        if n.size == 0 or n.size >= 2**31:
-            raise ValueError(f"counts must have 1 to 2^31 - 1 entries, not {n.size}")
-        bad = np.flatnonzero(~(np.isfinite(n) & (n >= 0)))
-        if bad.size:
-            raise ValueError(f"counts[{bad[0]}] = {n[bad[0]]} must be finite and at least 0")
+        n = checked_counts(counts)
         if not n.any():
             raise ValueError("counts are all 0: there is nothing to draw")
         n = n / n.max()  # sums and powers of shares do not overflow
@@ -64,6 +56,20 @@ class Sampling:
             raise ValueError(f"ns_exponent = {ns_exponent} is too far from 0 for these counts")
         accept, other = _alias_table(mass / mass.sum())
         return cls(_threshold(keep), accept, other)
+
+
+def checked_counts(counts: ArrayLike) -> NDArray[np.float64]:
+    """How often each of 1 to 2^31 - 1 words occurs."""
+    n = np.asarray(counts)
+    if n.ndim != 1 or n.dtype.kind not in "iuf":
+        raise TypeError(f"counts must be a vector of numbers, not {n.dtype.name} of {n.ndim} dimensions")
+    n = n.astype(np.float64)
+    if n.size == 0 or n.size >= 2**31:
+        raise ValueError(f"counts must have 1 to 2^31 - 1 entries, not {n.size}")
+    bad = np.flatnonzero(~(np.isfinite(n) & (n >= 0)))
+    if bad.size:
+        raise ValueError(f"counts[{bad[0]}] = {n[bad[0]]} must be finite and at least 0")
+    return n
 
 
 def _threshold(probability: NDArray[np.float64]) -> NDArray[np.uint32]:

@@ -1,4 +1,4 @@
-"""Word2Vec: word vectors from a corpus, by skip-gram or CBOW with negative sampling."""
+"""Word2Vec: word vectors from a corpus, by skip-gram or CBOW, with negative sampling or hierarchical softmax."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tqdm import tqdm
 from hotrow import _check, _corpus, _model_file, _threads
 from hotrow._files import StrPath, check_target
 from hotrow._interrupt import interrupt_later
-from hotrow.ops import cbow_epoch, empty_table, skipgram_epoch
+from hotrow.huffman import HuffmanTree
+from hotrow.ops import cbow_epoch, cbow_hs_epoch, empty_table, skipgram_epoch, skipgram_hs_epoch
 from hotrow.sampling import Sampling
 from hotrow.text import Corpus
 from hotrow.vectors import WordVectors
@@ -28,15 +29,12 @@ _EVERY = 600.0  # seconds between checkpoints
 _ROWS = 4096  # first vectors drawn at a time
 
 # What trains for an epoch, by (sg, hs).
-_EPOCHS: dict[tuple[int, int], Callable[..., float]] = {(1, 0): skipgram_epoch, (0, 0): cbow_epoch}
-
-
-def _epoch_function(sg: int, hs: int) -> Callable[..., float]:
-    try:
-        return _EPOCHS[sg, hs]
-    except KeyError:
-        trained = "skip-gram (sg=1) and CBOW (sg=0) with negative sampling (hs=0)"
-        raise ValueError(f"sg = {sg}, hs = {hs} is not trained: Word2Vec trains {trained}") from None
+_EPOCHS: dict[tuple[int, int], Callable[..., float]] = {
+    (1, 0): skipgram_epoch,
+    (0, 0): cbow_epoch,
+    (1, 1): skipgram_hs_epoch,
+    (0, 1): cbow_hs_epoch,
+}
 
 
 @dataclass
@@ -81,8 +79,8 @@ def _options(
 
 
 class Word2Vec:
-    """Word vectors, trained on all threads by skip-gram (hotrow.skipgram_epoch) or CBOW (hotrow.cbow_epoch), both with
-    negative sampling.
+    """Word vectors, trained on all threads by skip-gram or CBOW, with negative sampling or hierarchical softmax
+    (hotrow.skipgram_epoch, cbow_epoch, skipgram_hs_epoch, cbow_hs_epoch).
 
     Parameters have gensim's names and are attributes, which may be changed between calls. Skip-gram, sg=1, is the
     default; gensim's is CBOW, sg=0. Memory: two tables, float32[V, D], and the encoded
@@ -100,7 +98,8 @@ class Word2Vec:
         epochs (int): passes over the corpus; default 5.
         seed (int in [0, 2^31)): of the first vectors and all draws; default 1.
         sg (0 or 1): 1 is skip-gram, the default; 0 is CBOW.
-        hs (0 or 1): 0 is negative sampling, the default and all there is.
+        hs (0 or 1): 1 is hierarchical softmax, which needs negative=0: gensim would train both; 0, the default, is
+            negative sampling.
         cbow_mean (bool): CBOW pools contexts by their mean, the default, or their sum.
         shrink_windows (bool): draw the windows of words from 1 to `window`; False: always `window`; default True.
         max_final_vocab (int >= 1): raise min_count until at most so many words stay; default: no limit.
@@ -151,7 +150,10 @@ class Word2Vec:
         self.epochs = _check.integer("epochs", epochs, 1)
         self.seed = _check.integer("seed", seed, 0, 2**31 - 1)
         self.sg, self.hs = _check.integer("sg", sg, 0, 1), _check.integer("hs", hs, 0, 1)
-        _epoch_function(self.sg, self.hs)
+        if self.hs and self.negative:
+            raise ValueError(
+                f"negative = {self.negative} must be 0 where hs = 1: hierarchical softmax is trained without negatives"
+            )
         self.cbow_mean = _check.boolean("cbow_mean", cbow_mean)
         self.shrink_windows = _check.boolean("shrink_windows", shrink_windows)
         self.max_final_vocab = max_final_vocab
@@ -248,7 +250,9 @@ class Word2Vec:
 
         Words that are known keep their vectors, however rare they are in the text; new ones that occur min_count times
         in it get rows at the end, the most frequent first, up to max_final_vocab words in all. Counts add up, and
-        subsampling and negatives go by the sums. `vectors` is then another object.
+        subsampling and negatives go by the sums. `vectors` is then another object. With hs=1 the tree is made anew of
+        the sums, as gensim's build_vocab(update=True) does: inner nodes keep their vectors by number, so that where
+        the paths differ they have to be learned again.
 
         Args:
             epochs (int): passes over this corpus; default: the model's.
@@ -374,7 +378,8 @@ class Word2Vec:
         run, total = self._run, corpus.tokens.size
         assert run is not None
         sampling = Sampling.from_counts(self.counts, sample=self.sample, ns_exponent=self.ns_exponent)
-        train_epoch = _epoch_function(self.sg, self.hs)
+        train_epoch = _EPOCHS[self.sg, self.hs]
+        outputs: Any = {"tree": HuffmanTree.from_counts(self.counts)} if self.hs else {"negative": self.negative}
         fall = (self.alpha - self.min_alpha) / run.epochs
         self.tokens, started = 0, time.perf_counter()
         self._keep(options.checkpoint)
@@ -406,7 +411,7 @@ class Word2Vec:
                     shown.set_description(f"epoch {run.epoch + 1}/{run.epochs}")
                     train_epoch(
                         self.vectors.vectors, self._out_table, corpus.tokens, corpus.offsets, sampling,
-                        window=self.window, negative=self.negative, shrink_windows=self.shrink_windows,
+                        **outputs, window=self.window, shrink_windows=self.shrink_windows,
                         lr=self.alpha - run.epoch * fall, lr_end=self.alpha - (run.epoch + 1) * fall,
                         seed=self.seed * 2**32 + len(self.losses), begin=run.tokens, progress=progress,
                         **({} if self.sg else {"cbow_mean": self.cbow_mean}),

@@ -1,4 +1,4 @@
-"""Skip-gram and continuous bag of words, with negative sampling."""
+"""Skip-gram and continuous bag of words, with negative sampling or hierarchical softmax."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ tokens_per_block = 1024  # as kTokensPerBlock in csrc/view.h
 
 
 @jit
-def _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change):
-    """A gradient step on all pairs of m input rows and n output rows, the first output being the positive one."""
+def _window(in_table, out_table, inputs, m, outputs, positive, n, lr, coefficients, change):
+    """A gradient step on all pairs of m input rows and n output rows, those being positive where it says."""
     one = coefficients.dtype.type(1)
     loss = 0.0
     for a in range(m):
         h = row(in_table, inputs[a])
         for b in range(n):
             x = dot(h, row(out_table, outputs[b]))
-            if b == 0:
+            if positive[b]:
                 x = -x
             e = math.exp(-abs(x))
             sigmoid = one / (one + e) if x > 0 else e / (one + e)
             loss += max(x, 0) + math.log1p(e)
-            coefficients[a, b] = lr * sigmoid if b == 0 else -lr * sigmoid
+            coefficients[a, b] = lr * sigmoid if positive[b] else -lr * sigmoid
     for a in range(m):
         step = change[a]
         step[:] = 0
@@ -66,6 +66,7 @@ def _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change
 def _skipgram_step(centers, contexts, negatives, lr, begin, end, in_table, out_table):
     """Pair after pair: one input row, one positive and the negatives that differ from it."""
     inputs, outputs = np.empty(1, centers.dtype), np.empty(1 + negatives[3], centers.dtype)
+    positive = np.arange(outputs.size) == 0
     coefficients = np.empty((1, outputs.size), in_table[0].dtype)
     change = np.empty((1, in_table[3]), in_table[0].dtype)
     loss = 0.0
@@ -75,7 +76,7 @@ def _skipgram_step(centers, contexts, negatives, lr, begin, end, in_table, out_t
             if k != contexts[i]:
                 outputs[n] = k
                 n += 1
-        loss += _window(in_table, out_table, inputs, 1, outputs, n, lr, coefficients, change)
+        loss += _window(in_table, out_table, inputs, 1, outputs, positive, n, lr, coefficients, change)
     return loss
 
 
@@ -90,7 +91,7 @@ def skipgram_step(
     return float(sum(losses)), n
 
 
-# --- skipgram_epoch, cbow_epoch ---------------------------------------------------------------------------------------
+# --- skipgram_epoch, cbow_epoch, skipgram_hs_epoch, cbow_hs_epoch -----------------------------------------------------
 
 _KEEP, _WINDOW, _NEGATIVE = np.uint64(1), np.uint64(2), np.uint64(3)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -103,8 +104,8 @@ def _kept(tokens, keep, seed, p):
 
 
 @jit
-def _bag(in_table, out_table, contexts, m, outputs, n, lr, cbow_mean, pooled, coefficients, change):
-    """A step on m contexts, pooled to one row, and n output rows, the first output being the positive one."""
+def _bag(in_table, out_table, contexts, m, outputs, positive, n, lr, cbow_mean, pooled, coefficients, change):
+    """A step on m contexts, pooled to one row, and n output rows, those being positive where it says."""
     h = pooled[0]
     share = h.dtype.type(1) / h.dtype.type(m)
     h[:] = 0
@@ -115,7 +116,7 @@ def _bag(in_table, out_table, contexts, m, outputs, n, lr, cbow_mean, pooled, co
     if cbow_mean:
         for d in range(h.size):
             h[d] *= share
-    loss = _window(pooled, out_table, (0,), 1, outputs, n, lr, coefficients, change)
+    loss = _window(pooled, out_table, (0,), 1, outputs, positive, n, lr, coefficients, change)
     step = change[0]
     if not cbow_mean:
         for d in range(step.size):
@@ -129,11 +130,16 @@ def _bag(in_table, out_table, contexts, m, outputs, n, lr, cbow_mean, pooled, co
 
 @jit
 def _epoch(job, begin, end, cbow, cbow_mean, in_table, out_table):
-    """Centre after centre of tokens begin .. end - 1: its contexts on itself and the negatives that differ from it."""
-    tokens, offsets, keep, accept, other, window, negative, shrink, lr_begin, lr_end, seed = job
+    """Centre after centre of tokens begin .. end - 1: its contexts on itself and the negatives that differ from it,
+    or on its path where there are paths; it has `most` negatives, or nodes at most.
+    """
+    tokens, offsets, keep, accept, other, path_offsets, points, codes = job[:8]
+    window, most, shrink, lr_begin, lr_end, seed = job[8:]
+    hs = path_offsets.size > 0
     slope = (lr_end - lr_begin) / offsets[-1]
     word, place = np.empty(end - begin + 2 * window, tokens.dtype), np.empty(end - begin + 2 * window, np.int64)
-    inputs, outputs = np.empty(2 * window, tokens.dtype), np.empty(1 + negative, tokens.dtype)
+    inputs, outputs = np.empty(2 * window, tokens.dtype), np.empty(1 + most, tokens.dtype)
+    positive = np.arange(outputs.size) == 0
     coefficients = np.empty((inputs.size, outputs.size), in_table[0].dtype)
     change = np.empty((inputs.size, in_table[3]), in_table[0].dtype)
     pooled = np.empty(in_table[3], in_table[0].dtype), 0, in_table[3], in_table[3]
@@ -166,8 +172,13 @@ def _epoch(job, begin, end, cbow, cbow_mean, in_table, out_table):
             if m == 0:
                 continue
             outputs[0], n = word[t], 1
-            for k in range(negative):
-                x = draw(seed, _NEGATIVE, place[t] * negative + k)
+            if hs:
+                first = path_offsets[word[t]]
+                n = path_offsets[word[t] + 1] - first
+                for b in range(n):
+                    outputs[b], positive[b] = points[first + b], codes[first + b] == 0
+            for k in range(0 if hs else most):
+                x = draw(seed, _NEGATIVE, place[t] * most + k)
                 bucket = ((x >> _32) * np.uint64(keep.size)) >> _32
                 drawn = np.int64(bucket) if (x & _LOW) <= accept[bucket] else np.int64(other[bucket])
                 if drawn != word[t]:
@@ -175,25 +186,32 @@ def _epoch(job, begin, end, cbow, cbow_mean, in_table, out_table):
                     n += 1
             lr = in_table[0].dtype.type(lr_begin + slope * place[t])
             if cbow:
-                loss += _bag(in_table, out_table, inputs, m, outputs, n, lr, cbow_mean, pooled, coefficients, change)
+                loss += _bag(
+                    in_table, out_table, inputs, m, outputs, positive, n, lr, cbow_mean, pooled, coefficients, change
+                )
                 terms += 1
             else:
-                loss += _window(in_table, out_table, inputs, m, outputs, n, lr, coefficients, change)
+                loss += _window(in_table, out_table, inputs, m, outputs, positive, n, lr, coefficients, change)
                 terms += m
         s += 1
     return loss, terms
 
 
+_NO_NEGATIVES = [np.empty(0, np.uint32), np.empty(0, np.int32)]
+_NO_PATHS = [np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.uint8)]
+
+
 def _train(
     job: list[Any], cbow: bool, cbow_mean: bool, in_table: Array, out_table: Array, threads: int
 ) -> tuple[float, int]:
-    """The arguments in the order of hotrow._native's: five arrays, options, seed, begin and end, tables and threads."""
-    *options, seed, begin, end = job
-    job = [*map(vector, options[:5]), *options[5:], np.uint64(seed)]
+    """The arguments in the order of hotrow._native's: arrays, options, seed, begin and end, tables and threads."""
+    arrays = [*job[:5], *_NO_PATHS] if len(job) == 13 else [*job[:3], *_NO_NEGATIVES, *job[3:6]]
+    *options, seed, begin, end = job[-8:]
     i, o = matrix(in_table, True), matrix(out_table, True)
+    call = (*map(vector, arrays), *options, np.uint64(seed))
     blocks = -(-(end - begin) // tokens_per_block)
     cuts = [min(begin + tokens_per_block * b, end) for b, _ in pieces(blocks, min(threads, blocks))]
-    parts = parallel(_epoch, [(tuple(job), *piece, cbow, cbow_mean, i, o) for piece in pairwise([*cuts, end])])
+    parts = parallel(_epoch, [(call, *piece, cbow, cbow_mean, i, o) for piece in pairwise([*cuts, end])])
     return float(sum(loss for loss, _ in parts)), sum(terms for _, terms in parts)
 
 
@@ -205,3 +223,7 @@ def skipgram_epoch(*arguments: Any) -> tuple[float, int]:
 def cbow_epoch(*arguments: Any) -> tuple[float, int]:
     *job, cbow_mean, in_table, out_table, threads = arguments
     return _train(job, True, cbow_mean, in_table, out_table, threads)
+
+
+# The arguments say which outputs there are.
+skipgram_hs_epoch, cbow_hs_epoch = skipgram_epoch, cbow_epoch

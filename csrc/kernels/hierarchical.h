@@ -1,0 +1,179 @@
+// Skip-gram and continuous bag of words with hierarchical softmax (Morin and Bengio 2005; Mikolov et al. 2013): the
+// outputs of a window are the inner nodes on the path to its centre in a Huffman tree, code 0 being the positive label.
+// They take the place of the negatives, which a window shares just so; no node stands in a path twice.
+#pragma once
+#include "kernels/cbow.h"
+
+namespace hotrow {
+namespace HOTROW_ISA {
+namespace {
+
+constexpr int kPathsAhead = 8;        // centres before the rows of a path are fetched, the path is
+constexpr int64_t kPairsApart = 256;  // trained on before a thread hands over what it did to the shared nodes
+
+// Where several threads train, each has copies of the nodes at the top of the tree: rows that all threads write all the
+// time go from cache to cache all the time. Every kPairsApart pairs of an input and a path, the table gets what the
+// copies have gained and the copies get the table.
+template <class F>
+struct SharedNodes {
+    HOTROW_INLINE SharedNodes(Mat<F> out_table, int threads, Scratch& scratch)
+        : table(out_table),
+          rows(out_table.rows < kSharedNodes ? out_table.rows : kSharedNodes),
+          first(out_table.rows - rows),
+          mine{scratch.take<F>(rows * table.cols), rows, table.cols, table.cols},
+          before{scratch.take<F>(rows * table.cols), rows, table.cols, table.cols},
+          copied(threads > 1),
+          share(threads > 2 ? F(2) / F(threads) : F(1)) {
+        for (int64_t r = 0; copied && r < rows; ++r)
+            for (int64_t d = 0; d < table.cols; ++d) mine.row(r)[d] = before.row(r)[d] = table.row(first + r)[d];
+    }
+    HOTROW_INLINE void finish() {
+        if (copied) exchange();
+    }
+    HOTROW_INLINE bool holds(int64_t node) const { return node >= first; }
+    HOTROW_INLINE F* row(int64_t node) const {
+        return copied && holds(node) ? mine.row(node - first) : table.row(node);
+    }
+    HOTROW_INLINE void trained(int64_t more) {
+        pairs += more;
+        if (copied && pairs >= kPairsApart) exchange();
+    }
+
+private:
+    void exchange() {
+        pairs = 0;
+        for (int64_t r = 0; r < rows; ++r) {
+            F *const all = table.row(first + r), *const own = mine.row(r), *const old = before.row(r);
+            const F by = share;
+            for_blocks<F, kBlock / 2>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
+                constexpr int N = decltype(width)::value;
+                for (int k = 0; k < N; ++k) {
+                    const pack<F> gain = load_block<N>(own + d, k, tail) - load_block<N>(old + d, k, tail);
+                    const pack<F> sum = fma(gain, broadcast(by), load_block<N>(all + d, k, tail));
+                    store_block<N>(all + d, k, sum, tail);
+                    store_block<N>(own + d, k, sum, tail);
+                    store_block<N>(old + d, k, sum, tail);
+                }
+            });
+        }
+    }
+
+    Mat<F> table;
+    int64_t rows, first;
+    Mat<F> mine, before;
+    bool copied;
+    F share;  // of the gain: T threads that go from one place to another must not together go T times as far
+    int64_t pairs = 0;
+};
+
+// The centres and contexts of for_contexts; train(m, n, codes, lr) gets n rows in outputs too, those of the points of
+// the centre's path, and their codes, and returns how many pairs it trained on.
+template <int32_t Ahead, class F, class I, class Fetch, class Train>
+HOTROW_INLINE void for_paths(const Epoch<I>& job, const Paths& paths, Range range, Scratch& scratch, Mat<F> in_table,
+                             Mat<F> out_table, F** inputs, F** outputs, const Fetch& fetch, const Train& train) {
+    const KeptWords<I> kept(job, range, scratch);
+    SharedNodes<F> nodes(out_table, paths.threads, scratch);
+    const auto prepare = [&](int32_t t) HOTROW_INLINE_LAMBDA {
+        if (t + kPathsAhead < kept.centers_end)
+            __builtin_prefetch(paths.points + paths.offsets[kept.word[t + kPathsAhead]]);
+        const int64_t begin = paths.offsets[kept.word[t]], end = paths.offsets[kept.word[t] + 1];
+        for (int64_t k = begin; k < end; ++k)
+            if (!nodes.holds(paths.points[k])) fetch(out_table.row(paths.points[k]));
+    };
+    const auto follow = [&](int32_t t, int64_t m, F lr) HOTROW_INLINE_LAMBDA {
+        const int64_t begin = paths.offsets[kept.word[t]], n = paths.offsets[kept.word[t] + 1] - begin;
+        for (int64_t b = 0; b < n; ++b) outputs[b] = nodes.row(paths.points[begin + b]);
+        nodes.trained(train(m, n, paths.codes + begin, lr));
+    };
+    for_contexts<Ahead>(job, kept, in_table, inputs, fetch, prepare, follow);
+    nodes.finish();
+}
+
+// Of a code, which is a coin toss: no branch.
+template <class F>
+HOTROW_INLINE F sign_of(uint8_t code) {
+    return F(2 * int(code) - 1);
+}
+
+// As coefficients_of for outputs of which those of code 0 are positive: x[a, b] = -h[a] . o[b] for these.
+template <class F>
+HOTROW_INLINE void path_coefficients(Window<F>& w, const uint8_t* codes, int64_t cols, F lr, F* signs,
+                                     SoftplusSum<F>& loss) {
+    const int64_t count = dot_products(w, cols);
+    F* to = signs;
+    for (int64_t q = 0; q < w.n; q += kOutputs) {
+        F sign[kOutputs] = {1, 1, 1, 1, 1, 1};
+        for (int64_t b = 0; b < kOutputs && q + b < w.n; ++b) sign[b] = sign_of<F>(codes[q + b]);
+        for (int64_t a = 0; a < w.m; ++a, to += kOutputs)
+            for (int b = 0; b < kOutputs; ++b) to[b] = sign[b];
+    }
+    store(to, broadcast<F>(1));
+    F* const x = w.coefficients;
+    for (int64_t i = 0; i < count; i += lanes<F>) {
+        const pack<F> sign = load(signs + i);
+        store(x + i, sigmoid(load(x + i) * sign, loss) * sign * -lr);
+    }
+}
+
+// With h[a] and o[b] the inputs and outputs of for_paths and sign[b] = -1 for code 0, 1 for code 1:
+//   loss = sum_ab softplus(sign[b] h[a] . o[b]);   h[a] -= lr d loss / d h[a];   o[b] -= lr d loss / d o[b]
+// from the values before it, repeated rows added up.
+template <class F, class I>
+void skipgram_hs_epoch(const Epoch<I>& job, const Paths& paths, Range range, void* memory, Mat<F> in_table,
+                       Mat<F> out_table, Loss& loss) {
+    Scratch scratch{static_cast<char*>(memory)};
+    Window<F> w(scratch, 2 * job.window, paths.longest, in_table.cols);
+    F* const signs = scratch.take<F>(2 * job.window * (paths.longest + kOutputs) + lanes<F>);
+    SoftplusSum<F> sum;
+    const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
+    const auto train = [&](int64_t m, int64_t n, const uint8_t* codes, F lr) HOTROW_INLINE_LAMBDA {
+        w.m = m;
+        w.n = n;
+        path_coefficients(w, codes, in_table.cols, lr, signs, sum);
+        merge_inputs(w);
+        update_rows(w, in_table.cols);
+        loss.terms += m;
+        return m;
+    };
+    for_paths<2>(job, paths, range, scratch, in_table, out_table, w.inputs, w.outputs, fetch, train);
+    sum.flush();
+    loss.sum += sum.total;
+}
+
+// With C[a] and o[b] the m inputs and the outputs of for_paths, in turn, h = sum_a C[a], over m if cbow_mean, and
+// sign[b] as above:
+//   loss = sum_b softplus(sign[b] h . o[b]);   o[b] -= lr d loss / d o[b]
+//   C[a] -= lr d loss / d h, over m unless cbow_mean: as gensim has it
+template <class F, class I>
+void cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Range range, void* memory, Mat<F> in_table,
+                   Mat<F> out_table, Loss& loss) {
+    const int64_t room = (paths.longest + kDots<F> - 1) / kDots<F> * kDots<F>;
+    Scratch scratch{static_cast<char*>(memory)};
+    F** const contexts = scratch.take<F*>(2 * job.window);
+    F** const outputs = scratch.take<F*>(paths.longest);
+    F* const coefficients = scratch.take<F>(room + lanes<F>);
+    F* const signs = scratch.take<F>(room + lanes<F>);
+    F* const products = scratch.take<F>(room * lanes<F>);
+    F* const h = scratch.take<F>(in_table.cols);
+    SoftplusSum<F> sum;
+    const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
+    const auto train = [&](int64_t m, int64_t n, const uint8_t* codes, F lr) HOTROW_INLINE_LAMBDA {
+        const F one_over_m = F(1) / F(m);
+        const int64_t used = (n + kDots<F> - 1) / kDots<F> * kDots<F>;
+        pool_and_multiply(contexts, m, cbow_mean ? one_over_m : F(1), outputs, n, used, in_table.cols, h, products);
+        for (int64_t b = 0; b < n; ++b) signs[b] = sign_of<F>(codes[b]);
+        bag_coefficients(
+            products, n, lr, sum, [signs](int64_t q, pack<F>) HOTROW_INLINE_LAMBDA { return load(signs + q); },
+            coefficients);
+        update_bag(contexts, m, cbow_mean ? F(1) : one_over_m, outputs, n, coefficients, h, in_table.cols);
+        ++loss.terms;
+        return int64_t(1);
+    };
+    for_paths<4>(job, paths, range, scratch, in_table, out_table, contexts, outputs, fetch, train);
+    sum.flush();
+    loss.sum += sum.total;
+}
+
+}  // namespace
+}  // namespace HOTROW_ISA
+}  // namespace hotrow
