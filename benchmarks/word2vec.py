@@ -266,6 +266,7 @@ def compile_numba(source: Text) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", metavar="TEXT", help="cases whose names contain one of these")
+    parser.add_argument("--trainers", nargs="+", metavar="NAME", help="these and gensim; default: all of a case")
     parser.add_argument("--words", type=int, default=0, help="first words of the corpus; default: 0, all")
     parser.add_argument("--epochs", type=int, default=1, help="where a case does not say; default: %(default)s")
     parser.add_argument("--threads", type=int, default=hotrow.get_num_threads(), help="default: %(default)s")
@@ -277,7 +278,8 @@ def main() -> None:
         parser.error(f"no case is named so; there are: {'; '.join(CASES)}")
     with reading(a.words) as source, hotrow.num_threads(a.threads):
         compile_numba(source)
-        results = [run(name, source, a.epochs, a.threads, a.rounds) for name in chosen]
+        wanted = a.trainers and [*a.trainers, "gensim"]
+        results = [run(name, source, a.epochs, a.threads, a.rounds, wanted) for name in chosen]
     if a.json:
         a.json.write_text(json.dumps(results, indent=1) + "\n")
 
