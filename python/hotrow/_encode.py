@@ -98,8 +98,10 @@ class Vector:
             self._file.close()
 
 
-def encode(pieces: Pieces, encoder: Vocabulary, settings: Settings) -> tuple[list[str], Array, Array, Array]:
-    """The fields of a Corpus: numbers by falling count, then by first appearance.
+def encode(
+    pieces: Pieces, encoder: Vocabulary, settings: Settings, *, by_count: bool = True
+) -> tuple[list[str], Array, Array, Array]:
+    """The fields of a Corpus: numbers by falling count, then by first appearance, or by that alone.
 
     Raises:
         ValueError: there are no words, or none stays.
@@ -119,7 +121,7 @@ def encode(pieces: Pieces, encoder: Vocabulary, settings: Settings) -> tuple[lis
         counts, first = encoder.vocabulary(tokens.values())
         least = least_count(counts, tokens.size, settings)
         order = np.flatnonzero(counts >= least)
-        order = order[np.lexsort((first[order], -counts[order]))]
+        order = order[np.lexsort((first[order], -counts[order] if by_count else first[order]))]
         words = encoder.words(order)
         number = np.full(counts.size, -1, np.int32)
         number[order] = np.arange(order.size, dtype=np.int32)
