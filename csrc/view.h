@@ -151,17 +151,17 @@ struct Paths {
 };
 constexpr int64_t kSharedNodes = 32;  // the last so many nodes, the root among them, stand in most paths
 
-// Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it, the rows of
-// a window and its coefficients, a register of 64 bytes for each output, input rows under way, and drawn negatives.
+// Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it and their
+// negatives, the rows of a window and its coefficients, a register of 64 bytes for each output, input rows under way.
 constexpr int64_t kTokensPerBlock = 1024;
 HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
     const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
-    return kept * 32 + inputs * 24 + outputs * 160 + inputs * (outputs + 8) * 8 + inputs * cols * 8 + 4096;
+    return kept * (40 + negative * 8) + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) + outputs * 160 + 4096;
 }
 
-// The same for hierarchical softmax, with a sign for each coefficient and two copies of the shared nodes.
+// The same for hierarchical softmax, with the signs of a path and two copies of the shared nodes.
 HOTROW_INLINE int64_t path_scratch_bytes(int64_t window, int64_t longest, int64_t cols) {
-    const int64_t signs = 2 * window * (longest + 8), copies = 2 * kSharedNodes * cols;
+    const int64_t signs = 3 * (longest + 8), copies = 2 * kSharedNodes * cols;
     return window_scratch_bytes(window, longest, cols) + (signs + copies) * 8;
 }
 

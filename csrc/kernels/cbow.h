@@ -57,7 +57,7 @@ void bag_coefficients(const F* products, int64_t n, F lr, SoftplusSum<F>& loss, 
         const pack<F> dots = reduce<kDots<F>, lanes<F>, F>(lanes_of);
         const pack<F> sign = sign_of(q, place);
         const F count = F(n - q < kDots<F> ? n - q : kDots<F>);
-        const pack<F> x = select<F>(place < count, dots * sign, broadcast<F>(ExpConstants<F>::lowest));
+        const pack<F> x = select<F>(place < count, dots * sign, broadcast<F>(kNoScore));
         store(coefficients + q, sigmoid(x, loss) * sign * -lr);
     }
 }
@@ -104,7 +104,6 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
                 Loss& loss) {
     const int64_t room = (1 + job.negative + kDots<F> - 1) / kDots<F> * kDots<F>;
     Scratch scratch{static_cast<char*>(memory)};
-    F** const contexts = scratch.take<F*>(2 * job.window);
     F** const outputs = scratch.take<F*>(1 + job.negative);
     F* const coefficients = scratch.take<F>(room + lanes<F>);
     F* const products = scratch.take<F>(room * lanes<F>);
@@ -116,17 +115,20 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
     const auto first_is_positive = [](int64_t q, pack<F> place) HOTROW_INLINE_LAMBDA {
         return select<F>(place + F(q) < F(1), broadcast<F>(-1), broadcast<F>(1));
     };
-    const auto train = [&](int64_t m, int64_t n, F lr) HOTROW_INLINE_LAMBDA {
+    const auto train = [&](F** contexts, int64_t m, int64_t n, bool repeats, F lr, const auto& meanwhile)
+                           HOTROW_INLINE_LAMBDA {
         const F one_over_m = F(1) / F(m);
         pool_and_multiply(contexts, m, cbow_mean ? one_over_m : F(1), outputs, n, room, in_table.cols, h, products);
         bag_coefficients(products, n, lr, sum, first_is_positive, coefficients);
-        merge_repeats(
-            outputs, n, [&](int64_t e, int64_t b) HOTROW_INLINE_LAMBDA { coefficients[e] += coefficients[b]; },
-            [&](int64_t b, int64_t last) HOTROW_INLINE_LAMBDA { coefficients[b] = coefficients[last]; });
+        meanwhile();
+        if (repeats)
+            merge_repeats(
+                outputs, n, [&](int64_t e, int64_t b) HOTROW_INLINE_LAMBDA { coefficients[e] += coefficients[b]; },
+                [&](int64_t b, int64_t last) HOTROW_INLINE_LAMBDA { coefficients[b] = coefficients[last]; });
         update_bag(contexts, m, cbow_mean ? F(1) : one_over_m, outputs, n, coefficients, h, in_table.cols);
         ++loss.terms;
     };
-    for_windows<4>(job, range, scratch, in_table, out_table, contexts, outputs, fetch, train);
+    for_windows<4>(job, range, scratch, in_table, out_table, outputs, fetch, train);
     sum.flush();
     loss.sum += sum.total;
 }

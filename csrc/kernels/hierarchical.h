@@ -66,26 +66,28 @@ private:
     int64_t pairs = 0;
 };
 
-// The centres and contexts of for_contexts; train(m, n, codes, lr) gets n rows in outputs too, those of the points of
-// the centre's path, and their codes, and returns how many pairs it trained on.
+// The centres and contexts of for_contexts; train(inputs, m, n, codes, repeats, lr, meanwhile) gets n rows in outputs
+// too, those of the points of the centre's path, and their codes, and returns how many pairs it trained on; `repeats`
+// says whether a row may be among the inputs twice.
 template <int32_t Ahead, class F, class I, class Fetch, class Train>
 HOTROW_INLINE void for_paths(const Epoch<I>& job, const Paths& paths, Range range, Scratch& scratch, Mat<F> in_table,
-                             Mat<F> out_table, F** inputs, F** outputs, const Fetch& fetch, const Train& train) {
+                             Mat<F> out_table, F** outputs, const Fetch& fetch, const Train& train) {
     const KeptWords<I> kept(job, range, scratch);
+    const Windows<I> windows(job, kept, scratch);
     SharedNodes<F> nodes(out_table, paths.threads, scratch);
-    const auto prepare = [&](int32_t t) HOTROW_INLINE_LAMBDA {
+    const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
         if (t + kPathsAhead < kept.centers_end)
             __builtin_prefetch(paths.points + paths.offsets[kept.word[t + kPathsAhead]]);
         const int64_t begin = paths.offsets[kept.word[t]], end = paths.offsets[kept.word[t] + 1];
         for (int64_t k = begin; k < end; ++k)
             if (!nodes.holds(paths.points[k])) fetch(out_table.row(paths.points[k]));
     };
-    const auto follow = [&](int32_t t, int64_t m, F lr) HOTROW_INLINE_LAMBDA {
+    const auto with_path = [&](int32_t t, F** inputs, int64_t m, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
         const int64_t begin = paths.offsets[kept.word[t]], n = paths.offsets[kept.word[t] + 1] - begin;
         for (int64_t b = 0; b < n; ++b) outputs[b] = nodes.row(paths.points[begin + b]);
-        nodes.trained(train(m, n, paths.codes + begin, lr));
+        nodes.trained(train(inputs, m, n, paths.codes + begin, windows.repeats[t] != 0, lr, meanwhile));
     };
-    for_contexts<Ahead>(job, kept, in_table, inputs, fetch, prepare, follow);
+    for_contexts<Ahead>(job, kept, windows, scratch, in_table, fetch, fetch_outputs, with_path);
     nodes.finish();
 }
 
@@ -95,25 +97,24 @@ HOTROW_INLINE F sign_of(uint8_t code) {
     return F(2 * int(code) - 1);
 }
 
-// As coefficients_of for outputs of which those of code 0 are positive: x[a, b] = -h[a] . o[b] for these.
+// As FirstIsPositive, for the outputs of a path: those of code 0 are positive.
 template <class F>
-HOTROW_INLINE void path_coefficients(Window<F>& w, const uint8_t* codes, int64_t cols, F lr, F* signs,
-                                     SoftplusSum<F>& loss) {
-    const int64_t count = dot_products(w, cols);
-    F* to = signs;
-    for (int64_t q = 0; q < w.n; q += kOutputs) {
-        F sign[kOutputs] = {1, 1, 1, 1, 1, 1};
-        for (int64_t b = 0; b < kOutputs && q + b < w.n; ++b) sign[b] = sign_of<F>(codes[q + b]);
-        for (int64_t a = 0; a < w.m; ++a, to += kOutputs)
-            for (int b = 0; b < kOutputs; ++b) to[b] = sign[b];
+struct PathSigns {
+    F* tiles;  // a tile for each group
+
+    HOTROW_INLINE void set(const uint8_t* codes, int64_t n) {
+        constexpr int tile = Window<F>::kTile;
+        for (int64_t q = 0; q < n; q += kOutputs) {
+            F* const to = tiles + q / kOutputs * tile;
+            for (int i = 0; i < tile; i += lanes<F>) store(to + i, broadcast<F>(1));
+            for (int64_t b = q; b < n && b < q + kOutputs; ++b) to[b - q] = to[b - q + kOutputs] = sign_of<F>(codes[b]);
+        }
     }
-    store(to, broadcast<F>(1));
-    F* const x = w.coefficients;
-    for (int64_t i = 0; i < count; i += lanes<F>) {
-        const pack<F> sign = load(signs + i);
-        store(x + i, sigmoid(load(x + i) * sign, loss) * sign * -lr);
+    template <class>
+    HOTROW_INLINE pack<F> of_tile(int64_t q, int first) const {
+        return load(tiles + q / kOutputs * Window<F>::kTile + first);
     }
-}
+};
 
 // With h[a] and o[b] the inputs and outputs of for_paths and sign[b] = -1 for code 0, 1 for code 1:
 //   loss = sum_ab softplus(sign[b] h[a] . o[b]);   h[a] -= lr d loss / d h[a];   o[b] -= lr d loss / d o[b]
@@ -123,19 +124,19 @@ void skipgram_hs_epoch(const Epoch<I>& job, const Paths& paths, Range range, voi
                        Mat<F> out_table, Loss& loss) {
     Scratch scratch{static_cast<char*>(memory)};
     Window<F> w(scratch, 2 * job.window, paths.longest, in_table.cols);
-    F* const signs = scratch.take<F>(2 * job.window * (paths.longest + kOutputs) + lanes<F>);
+    PathSigns<F> signs{scratch.take<F>((paths.longest + kOutputs) / kOutputs * Window<F>::kTile)};
     SoftplusSum<F> sum;
     const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
-    const auto train = [&](int64_t m, int64_t n, const uint8_t* codes, F lr) HOTROW_INLINE_LAMBDA {
-        w.m = m;
+    const auto train = [&](F** inputs, int64_t m, int64_t n, const uint8_t* codes, bool repeats, F lr,
+                           const auto& meanwhile) HOTROW_INLINE_LAMBDA {
+        w.set_inputs(inputs, m, repeats);
         w.n = n;
-        path_coefficients(w, codes, in_table.cols, lr, signs, sum);
-        merge_inputs(w);
-        update_rows(w, in_table.cols);
+        signs.set(codes, n);
+        train_window(w, in_table.cols, lr, signs, repeats, meanwhile, sum);
         loss.terms += m;
         return m;
     };
-    for_paths<2>(job, paths, range, scratch, in_table, out_table, w.inputs, w.outputs, fetch, train);
+    for_paths<2>(job, paths, range, scratch, in_table, out_table, w.outputs, fetch, train);
     sum.flush();
     loss.sum += sum.total;
 }
@@ -149,7 +150,6 @@ void cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Rang
                    Mat<F> out_table, Loss& loss) {
     const int64_t room = (paths.longest + kDots<F> - 1) / kDots<F> * kDots<F>;
     Scratch scratch{static_cast<char*>(memory)};
-    F** const contexts = scratch.take<F*>(2 * job.window);
     F** const outputs = scratch.take<F*>(paths.longest);
     F* const coefficients = scratch.take<F>(room + lanes<F>);
     F* const signs = scratch.take<F>(room + lanes<F>);
@@ -157,7 +157,8 @@ void cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Rang
     F* const h = scratch.take<F>(in_table.cols);
     SoftplusSum<F> sum;
     const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
-    const auto train = [&](int64_t m, int64_t n, const uint8_t* codes, F lr) HOTROW_INLINE_LAMBDA {
+    const auto train = [&](F** contexts, int64_t m, int64_t n, const uint8_t* codes, bool, F lr, const auto& meanwhile)
+                           HOTROW_INLINE_LAMBDA {
         const F one_over_m = F(1) / F(m);
         const int64_t used = (n + kDots<F> - 1) / kDots<F> * kDots<F>;
         pool_and_multiply(contexts, m, cbow_mean ? one_over_m : F(1), outputs, n, used, in_table.cols, h, products);
@@ -165,11 +166,12 @@ void cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Rang
         bag_coefficients(
             products, n, lr, sum, [signs](int64_t q, pack<F>) HOTROW_INLINE_LAMBDA { return load(signs + q); },
             coefficients);
+        meanwhile();
         update_bag(contexts, m, cbow_mean ? F(1) : one_over_m, outputs, n, coefficients, h, in_table.cols);
         ++loss.terms;
         return int64_t(1);
     };
-    for_paths<4>(job, paths, range, scratch, in_table, out_table, contexts, outputs, fetch, train);
+    for_paths<4>(job, paths, range, scratch, in_table, out_table, outputs, fetch, train);
     sum.flush();
     loss.sum += sum.total;
 }

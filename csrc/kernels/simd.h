@@ -396,12 +396,12 @@ HOTROW_INLINE pack<T> reduce(const pack<T>* acc) {
     }
 }
 
-// out[j] = sum over lanes of acc[j] for j in 0 .. N - 1; `out` has room for whole registers.
-template <int N, class T>
-HOTROW_INLINE void reduce_all(const pack<T>* acc, T* out) {
-    constexpr int n = N < lanes<T> ? N : lanes<T>;
-    store(out, reduce<n, lanes<T>, T>(acc));
-    if constexpr (N > n) reduce_all<N - n>(acc + n, out + n);
+// body(j, sums) for each register of sums of acc[j ...] over lanes; lanes past N hold zero.
+template <int N, class T, int First = 0, class Body>
+HOTROW_INLINE void reduce_all(const pack<T>* acc, const Body& body) {
+    constexpr int n = N - First < lanes<T> ? N - First : lanes<T>;
+    body(First, reduce<n, lanes<T>, T>(acc + First));
+    if constexpr (First + n < N) reduce_all<N, T, First + n>(acc, body);
 }
 
 }  // namespace

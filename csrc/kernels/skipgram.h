@@ -24,9 +24,12 @@ struct Scratch {
 };
 
 // The input rows (contexts) and output rows (the positive first, then negatives) of one window. Outputs form groups of
-// kOutputs; the coefficient of input a and output b is at(a, b).
+// kOutputs; the coefficients of two inputs with a group stand in a tile of whole registers, that of input a and output
+// b at(a, b).
 template <class F>
 struct Window {
+    static constexpr int kTile = (2 * kOutputs + lanes<F> - 1) / lanes<F> * lanes<F>;
+    F** own;  // where inputs can stand
     F** inputs;
     F** outputs;
     F** moving;  // rows that hold the inputs on their way when there are several groups
@@ -34,79 +37,84 @@ struct Window {
     int64_t m = 0, n = 0, group_stride = 0;
 
     HOTROW_INLINE Window(Scratch& scratch, int64_t max_inputs, int64_t max_outputs, int64_t cols)
-        : inputs(scratch.take<F*>(max_inputs)),
+        : own(scratch.take<F*>(max_inputs)),
+          inputs(own),
           outputs(scratch.take<F*>(max_outputs)),
           moving(scratch.take<F*>(max_inputs)),
-          coefficients(scratch.take<F>(max_inputs * (max_outputs + kOutputs) + lanes<F>)) {
+          coefficients(scratch.take<F>((max_inputs + 1) / 2 * ((max_outputs + kOutputs - 1) / kOutputs) * kTile)) {
         F* const rows = scratch.take<F>(max_inputs * cols);
         for (int64_t a = 0; a < max_inputs; ++a) moving[a] = rows + a * cols;
     }
+    // Takes m inputs that stand in a row elsewhere; repeats among them will be merged, so that they move.
+    HOTROW_INLINE void set_inputs(F** rows, int64_t count, bool repeats) {
+        m = count;
+        inputs = repeats ? own : rows;
+        for (int64_t a = 0; a < m && repeats; ++a) own[a] = rows[a];
+    }
+    static HOTROW_INLINE int64_t place(int64_t a) { return a / 2 * kTile + a % 2 * kOutputs; }
     HOTROW_INLINE F* group(int64_t first_output) { return coefficients + first_output / kOutputs * group_stride; }
-    HOTROW_INLINE F& at(int64_t a, int64_t b) { return group(b)[a * kOutputs + b % kOutputs]; }
+    HOTROW_INLINE F& at(int64_t a, int64_t b) { return group(b)[place(a) + b % kOutputs]; }
 };
 
-// dots[a * kOutputs + b] = inputs[a] . outputs[b]. Order: lane sums over ascending columns, then reduce().
-template <int A, int B, class F>
-HOTROW_INLINE void dot_tile(F* const* inputs, F* const* outputs, int64_t cols, F* dots) {
-    constexpr int L = lanes<F>;
-    pack<F> acc[A * B];
-    for (int i = 0; i < A * B; ++i) acc[i] = zero<F>();
-    const auto add = [&](auto at) HOTROW_INLINE_LAMBDA {
-        pack<F> h[A];
-        for (int a = 0; a < A; ++a) h[a] = at(inputs[a]);
-        for (int b = 0; b < B; ++b) {
-            const pack<F> o = at(outputs[b]);
-            for (int a = 0; a < A; ++a) acc[a * B + b] = fma(h[a], o, acc[a * B + b]);
-        }
-    };
-    int64_t d = 0;
-    for (; d + L <= cols; d += L) add([d](const F* row) HOTROW_INLINE_LAMBDA { return load(row + d); });
-    if (d < cols) {
-        const Tail<F> tail(int(cols - d));
-        add([d, tail](const F* row) HOTROW_INLINE_LAMBDA { return load(row + d, tail); });
+// The score of lanes without a coefficient: it adds exactly nothing to the loss. A much lower one would make denormal
+// coefficients, which are slow.
+constexpr int kNoScore = -60;
+
+// -1 for outputs that are positive, 1 for negatives, of the register that begins at place `first` of a tile of the
+// group that begins with output q: here the first output is the positive.
+struct FirstIsPositive {
+    template <class F>
+    HOTROW_INLINE pack<F> of_tile(int64_t q, int first) const {
+        const F sign = q == 0 ? F(-1) : F(1);
+        pack<F> s{};
+        for (int i = 0; i < lanes<F>; ++i) s[i] = (first + i) % kOutputs == 0 ? sign : F(1);
+        return s;
     }
-    F sums[A * B + L];
-    reduce_all<A * B>(acc, sums);
-    for (int a = 0; a < A; ++a)
-        for (int b = 0; b < B; ++b) dots[a * kOutputs + b] = sums[a * B + b];
+};
+
+// x[a, b] = sign[b] h[a] . o[b] of A inputs and the B outputs from q on.
+// Order: lane sums over ascending columns, then reduce().
+template <int A, int B, class F, class Signs>
+HOTROW_INLINE void scores_of_tile(F* const* inputs, F* const* outputs, int64_t cols, int64_t q, const Signs& signs,
+                                  F* x) {
+    constexpr int L = lanes<F>, N = (A - 1) * kOutputs + B;
+    pack<F> acc[N];
+    for (int i = 0; i < N; ++i) acc[i] = zero<F>();
+    for_registers<F>(cols, [&](int64_t d, auto part) HOTROW_INLINE_LAMBDA {
+        pack<F> h[A];
+        for (int a = 0; a < A; ++a) h[a] = load(inputs[a] + d, part);
+        for (int b = 0; b < B; ++b) {
+            const pack<F> o = load(outputs[b] + d, part);
+            for (int a = 0; a < A; ++a) acc[a * kOutputs + b] = fma(h[a], o, acc[a * kOutputs + b]);
+        }
+    });
+    reduce_all<N, F>(acc, [&](int first, pack<F> dots) HOTROW_INLINE_LAMBDA {
+        pack<F> rest{};
+        for (int i = 0; i < L; ++i) rest[i] = first + i < N && (first + i) % kOutputs < B ? F(0) : F(kNoScore);
+        store(x + first, fma(dots, signs.template of_tile<F>(q, first), rest));
+    });
+    for (int i = (N + L - 1) / L * L; i < Window<F>::kTile; i += L) store(x + i, broadcast<F>(kNoScore));
 }
 
-// The dots of all m inputs with a group of B outputs; where B < kOutputs, what is left over comes out as `filler`.
-template <int B, class F>
-void dot_group(F* const* inputs, int64_t m, F* const* outputs, int64_t cols, F filler, F* dots) {
-    F* group[B];
-    for (int b = 0; b < B; ++b) group[b] = outputs[b];
-    int64_t a = 0;
-    for (; a + 2 <= m; a += 2) dot_tile<2, B>(inputs + a, group, cols, dots + a * kOutputs);
-    if (a < m) dot_tile<1, B>(inputs + a, group, cols, dots + a * kOutputs);
-    for (a = 0; a < m; ++a)
-        for (int b = B; b < kOutputs; ++b) dots[a * kOutputs + b] = filler;
-}
-
-// x[a, b] = h[a] . o[b], and so small where a group has no output b that its sigmoid vanishes. Returns how many there
-// are; what is left of the last register is small too.
-template <class F>
-HOTROW_INLINE int64_t dot_products(Window<F>& w, int64_t cols) {
-    const int64_t m = w.m;
-    w.group_stride = m * kOutputs;
-    for (int64_t q = 0; q < w.n; q += kOutputs)
+// The loss is sum_ab softplus(x[a, b]) and
+// coefficient[a, b] = -lr d loss / d (h[a] . o[b]) = -sign[b] lr sigmoid(x[a, b]).
+template <class F, class Signs>
+HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, const Signs& signs, SoftplusSum<F>& loss) {
+    w.group_stride = (w.m + 1) / 2 * w.kTile;
+    for (int64_t q = 0; q < w.n; q += kOutputs) {
+        F* const x = w.group(q);
         with_width<kOutputs>(int(w.n - q < kOutputs ? w.n - q : kOutputs), [&](auto width) HOTROW_INLINE_LAMBDA {
-            dot_group<decltype(width)::value>(w.inputs, m, w.outputs + q, cols, ExpConstants<F>::lowest, w.group(q));
+            constexpr int B = decltype(width)::value;
+            F* group[B];
+            for (int b = 0; b < B; ++b) group[b] = w.outputs[q + b];
+            int64_t a = 0;
+            for (; a + 2 <= w.m; a += 2) scores_of_tile<2, B>(w.inputs + a, group, cols, q, signs, x + w.place(a));
+            if (a < w.m) scores_of_tile<1, B>(w.inputs + a, group, cols, q, signs, x + w.place(a));
         });
-    const int64_t count = (w.n + kOutputs - 1) / kOutputs * w.group_stride;
-    store(w.coefficients + count, broadcast<F>(ExpConstants<F>::lowest));
-    return count;
-}
-
-// x[a, b] = -h[a] . o[0] for the positive, h[a] . o[b] for negatives: the loss is sum_ab softplus(x[a, b]) and
-// coefficient[a, b] = -lr d loss / d (h[a] . o[b]) = -+ lr sigmoid(x[a, b]).
-template <class F>
-HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, SoftplusSum<F>& loss) {
-    const int64_t m = w.m, count = dot_products(w, cols);
-    F* const x = w.coefficients;
-    for (int64_t a = 0; a < m; ++a) x[a * kOutputs] = -x[a * kOutputs];
-    for (int64_t i = 0; i < count; i += lanes<F>) store(x + i, sigmoid(load(x + i), loss) * -lr);
-    for (int64_t a = 0; a < m; ++a) x[a * kOutputs] = -x[a * kOutputs];
+        for (int64_t i = 0; i < w.group_stride; i += w.kTile)
+            for (int k = 0; k < w.kTile; k += lanes<F>)
+                store(x + i + k, sigmoid(load(x + i + k), loss) * (signs.template of_tile<F>(q, k) * -lr));
+    }
 }
 
 // Keeps one of rows that are equal: join(e, b) adds the coefficients of row b to those of row e, move(b, last) fills
@@ -127,7 +135,7 @@ HOTROW_INLINE void merge_repeats(F** rows, int64_t& count, const Join& join, con
 
 // A row that stands in a window twice has the same coefficients twice: add them up and keep one.
 template <class F>
-HOTROW_INLINE void merge_inputs(Window<F>& w) {
+HOTROW_INLINE void merge_repeats(Window<F>& w) {
     merge_repeats(
         w.inputs, w.m,
         [&](int64_t e, int64_t a) HOTROW_INLINE_LAMBDA {
@@ -136,9 +144,6 @@ HOTROW_INLINE void merge_inputs(Window<F>& w) {
         [&](int64_t a, int64_t last) HOTROW_INLINE_LAMBDA {
             for (int64_t b = 0; b < w.n; ++b) w.at(a, b) = w.at(last, b);
         });
-}
-template <class F>
-HOTROW_INLINE void merge_outputs(Window<F>& w) {
     merge_repeats(
         w.outputs, w.n,
         [&](int64_t e, int64_t b) HOTROW_INLINE_LAMBDA {
@@ -163,7 +168,7 @@ void update_group(F* const* h, F* const* from, F* const* to, int64_t m, F* const
             const pack<F> x = load_at(h[a]);
             pack<F> moved = Alone ? x : load_at(from[a]);
             for (int b = 0; b < B; ++b) {
-                const pack<F> c = broadcast(coefficient[a * kOutputs + b]);
+                const pack<F> c = broadcast(coefficient[Window<F>::place(a) + b]);
                 moved = fma(c, before[b], moved);
                 after[b] = fma(c, x, after[b]);
             }
@@ -197,11 +202,12 @@ HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
         });
 }
 
-template <class F>
-HOTROW_INLINE void train_window(Window<F>& w, int64_t cols, F lr, SoftplusSum<F>& loss) {
-    coefficients_of(w, cols, lr, loss);
-    merge_inputs(w);
-    merge_outputs(w);
+template <class F, class Signs, class Meanwhile>
+HOTROW_INLINE void train_window(Window<F>& w, int64_t cols, F lr, const Signs& signs, bool repeats,
+                                const Meanwhile& meanwhile, SoftplusSum<F>& loss) {
+    coefficients_of(w, cols, lr, signs, loss);
+    meanwhile();
+    if (repeats) merge_repeats(w);
     update_rows(w, cols);
 }
 
@@ -220,7 +226,7 @@ void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, 
         w.outputs[0] = out_table.row(contexts[i]);
         for (int64_t k = 0; k < negatives.cols; ++k)
             if (negatives.row(i)[k] != contexts[i]) w.outputs[w.n++] = out_table.row(negatives.row(i)[k]);
-        train_window(w, in_table.cols, lr, sum);
+        train_window(w, in_table.cols, lr, FirstIsPositive{}, true, [] {}, sum);
     }
     sum.flush();
     loss.sum += sum.total;
@@ -252,15 +258,13 @@ struct KeptWords {
         int64_t p = range.begin, s = first;
         for (; p < range.end; ++s) {
             last_begin = count;
-            for (; p < job.offsets[s + 1] && p < range.end; ++p)
-                if (kept(p)) push(job, p);
+            for (; p < job.offsets[s + 1] && p < range.end; ++p) push(job, p, kept(p));
             if (s == first) first_end = count;
             set_bounds(last_begin, count, last_begin, count);
         }
         centers_end = count;
         if (last_begin < centers_end) {  // the last sentence may go on
-            for (; p < job.offsets[s] && count < centers_end + job.window; ++p)
-                if (kept(p)) push(job, p);
+            for (; p < job.offsets[s] && count < centers_end + job.window; ++p) push(job, p, kept(p));
             set_bounds(last_begin, centers_end, last_begin, count);
         }
         if (centers_begin < first_end) {  // the first one may have begun before
@@ -276,9 +280,10 @@ struct KeptWords {
             sentence_end[i] = sentence_to;
         }
     }
-    HOTROW_INLINE void push(const Epoch<I>& job, int64_t p) {
+    HOTROW_INLINE void push(const Epoch<I>& job, int64_t p, bool kept) {  // no branch: nobody could foresee it
         word[count] = job.tokens[p];
-        position[count++] = p;
+        position[count] = p;
+        count += kept;
     }
     // The sentence that token p belongs to: the last one that starts at or before p.
     static HOTROW_INLINE int64_t sentence_of(const Epoch<I>& job, int64_t p) {
@@ -291,60 +296,123 @@ struct KeptWords {
     }
 };
 
-// For each kept word of a range in turn, the centre t: its contexts are the kept words of its sentence within a drawn
-// window. Of centres that have any, train(t, m, lr) gets m rows in inputs, in_table[context]. lr falls linearly
-// from lr_begin to lr_end over all tokens. prepare(t) is called `Ahead` centres before; fetch(row) brings a row near.
-template <int32_t Ahead, class F, class I, class Fetch, class Prepare, class Train>
-HOTROW_INLINE void for_contexts(const Epoch<I>& job, const KeptWords<I>& kept, Mat<F> in_table, F** inputs,
-                                const Fetch& fetch, const Prepare& prepare, const Train& train) {
-    const Draws windows(job.seed, Stream::window);
-    const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
-    for (int32_t t = kept.centers_begin; t < kept.centers_end && t < kept.centers_begin + Ahead; ++t) prepare(t);
-    for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
-        if (t + Ahead < kept.centers_end) prepare(t + Ahead);
-        const int64_t arrival = t + job.window + Ahead;
-        if (arrival < kept.count) fetch(in_table.row(kept.word[arrival]));
+// All draws for the centres of a block, in loops that compilers make vectors of: where their windows begin and end
+// among the kept words, and their negatives.
+template <class I>
+struct Windows {
+    int32_t* begin;
+    int32_t* end;
+    I* negatives;      // [negative, room]: those of a centre are `room` apart
+    int32_t* repeats;  // whether words may stand twice among contexts or outputs; if not, they do not
+    int64_t room;
+    int32_t first;     // of the words that windows may reach
 
-        const int64_t position = kept.position[t];
-        const int64_t reach = job.shrink_windows
-                                  ? 1 + int64_t(scale_high(windows[uint64_t(position)], uint64_t(job.window)))
-                                  : job.window;
-        const int64_t begin = t - reach > kept.sentence_begin[t] ? t - reach : kept.sentence_begin[t];
-        const int64_t end = t + reach < kept.sentence_end[t] ? t + reach + 1 : kept.sentence_end[t];
-        int64_t m = 0;
-        for (int64_t c = begin; c < end; ++c)
-            if (c != t) inputs[m++] = in_table.row(kept.word[c]);
-        if (m > 0) train(t, m, F(job.lr_begin + lr_slope * double(position)));
+    HOTROW_INLINE I negative(int32_t t, int64_t k) const { return negatives[k * room + t]; }
+    HOTROW_INLINE Windows(const Epoch<I>& job, const KeptWords<I>& kept, Scratch& scratch)
+        : begin(kept.sentence_begin), end(kept.sentence_end), room(kTokensPerBlock + 2 * job.window) {
+        first = kept.centers_begin < kept.centers_end ? begin[kept.centers_begin] : kept.count;
+        negatives = scratch.take<I>(room * job.negative);
+        repeats = scratch.take<int32_t>(room);
+        Scratch temporary = scratch;
+        if (kept.centers_begin < kept.centers_end) {
+            draw_windows(job, kept, temporary.take<int32_t>(room));
+            draw_negatives(job, kept, temporary.take<uint64_t>(room));
+        }
+    }
+
+private:
+    // latest[c]: the last of the words before c that stands again, up to c and no more than a window after itself.
+    void draw_windows(const Epoch<I>& job, const KeptWords<I>& kept, int32_t* latest) const {
+        const Draws draws(job.seed, Stream::window);
+        const int32_t window = int32_t(job.window);
+        for (int32_t c = first; c < kept.count; ++c) latest[c] = -1;
+        for (int32_t k = 2 * window; k > 0; --k)
+            for (int32_t c = first + k; c < kept.count; ++c)
+                latest[c] = kept.word[c] == kept.word[c - k] ? c - k : latest[c];
+        for (int32_t c = first + 1; c < kept.count; ++c)
+            latest[c] = latest[c] > latest[c - 1] ? latest[c] : latest[c - 1];
+
+        for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
+            const int32_t drawn = 1 + int32_t(scale_high(draws[uint64_t(kept.position[t])], uint64_t(window)));
+            const int32_t reach = job.shrink_windows ? drawn : window;
+            begin[t] = begin[t] > t - reach ? begin[t] : t - reach;
+            end[t] = end[t] < t + reach + 1 ? end[t] : t + reach + 1;
+            repeats[t] = latest[end[t] - 1] >= begin[t];
+        }
+    }
+    void draw_negatives(const Epoch<I>& job, const KeptWords<I>& kept, uint64_t* drawn) const {
+        const Draws draws(job.seed, Stream::negative);
+        const int32_t from = kept.centers_begin, to = kept.centers_end;
+        for (int64_t k = 0; k < job.negative; ++k) {
+            for (int32_t t = from; t < to; ++t) drawn[t] = draws[uint64_t(kept.position[t] * job.negative + k)];
+            I* const row = negatives + k * room;
+            for (int32_t t = from; t < to; ++t) {
+                const int64_t bucket = int64_t(scale_high(drawn[t], uint64_t(job.vocabulary)));
+                const I other = I(job.alias_other[bucket]), reject = -I(low(drawn[t]) > job.alias_accept[bucket]);
+                row[t] = (I(bucket) & ~reject) | (other & reject);  // the choice is a coin toss: no branch
+            }
+            for (int64_t e = 0; e < k; ++e)
+                for (int32_t t = from; t < to; ++t) repeats[t] |= row[t] == negatives[e * room + t];
+        }
+    }
+};
+
+// For each kept word of a block in turn, the centre t: its contexts are the kept words of its sentence within a drawn
+// window. Of centres that have any, train(t, inputs, m, lr, meanwhile) gets m rows in inputs, in_table[context]. lr
+// falls linearly from lr_begin to lr_end over all tokens. fetch(row) brings the row of a context near and
+// fetch_outputs(t) those of outputs, `Ahead` centres before they are needed; train() calls meanwhile(), which does so,
+// where it waits for its scores.
+template <int32_t Ahead, class F, class I, class Fetch, class FetchOutputs, class Train>
+HOTROW_INLINE void for_contexts(const Epoch<I>& job, const KeptWords<I>& kept, const Windows<I>& windows,
+                                Scratch& scratch, Mat<F> in_table, const Fetch& fetch,
+                                const FetchOutputs& fetch_outputs, const Train& train) {
+    const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
+
+    // Rows of all kept words but the centre t: of word c at c before t, at c - 1 after it.
+    F** const inputs = scratch.take<F*>(windows.room);
+    for (int32_t c = windows.first; c < kept.centers_begin; ++c) inputs[c] = in_table.row(kept.word[c]);
+    for (int32_t c = kept.centers_begin + 1; c < kept.count; ++c) inputs[c - 1] = in_table.row(kept.word[c]);
+
+    for (int32_t t = kept.centers_begin - Ahead; t < kept.centers_end; ++t) {
+        const auto fetch_ahead = [&, ahead = t + Ahead]() HOTROW_INLINE_LAMBDA {
+            if (ahead < kept.centers_end) fetch_outputs(ahead);
+            if (ahead + job.window < kept.count) fetch(in_table.row(kept.word[ahead + job.window]));
+        };
+        if (t < kept.centers_begin) {
+            fetch_ahead();
+            continue;
+        }
+        if (t > kept.centers_begin) inputs[t - 1] = in_table.row(kept.word[t - 1]);
+        const int64_t m = windows.end[t] - windows.begin[t] - 1;
+        if (m == 0) {
+            fetch_ahead();
+            continue;
+        }
+        const double lr = job.lr_begin + lr_slope * double(kept.position[t]);
+        train(t, inputs + windows.begin[t], m, F(lr), fetch_ahead);
     }
 }
 
-// The centres and contexts of for_contexts; train(m, n, lr) gets n rows in outputs too, out_table[centre] and
-// out_table[drawn negative != centre]. `Ahead` is a power of 2.
+// The centres and contexts of for_contexts for tokens `range`; train(inputs, m, n, repeats, lr, meanwhile) gets n rows
+// in outputs too, out_table[centre] and out_table[drawn negative != centre]; `repeats` says whether a row may be there
+// twice.
 template <int32_t Ahead, class F, class I, class Fetch, class Train>
 HOTROW_INLINE void for_windows(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
-                               F** inputs, F** outputs, const Fetch& fetch, const Train& train) {
-    constexpr int32_t ring = 2 * Ahead;
+                               F** outputs, const Fetch& fetch, const Train& train) {
     const KeptWords<I> kept(job, range, scratch);
-    I* const drawn = scratch.take<I>(ring * job.negative);
-    const Draws negatives(job.seed, Stream::negative);
-    const auto draw = [&](int32_t t) HOTROW_INLINE_LAMBDA {
-        I* const row = drawn + t % ring * job.negative;
+    const Windows<I> windows(job, kept, scratch);
+    const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
         fetch(out_table.row(kept.word[t]));
-        for (int64_t k = 0; k < job.negative; ++k) {
-            const uint64_t x = negatives[uint64_t(kept.position[t] * job.negative + k)];
-            const uint64_t bucket = scale_high(x, uint64_t(job.vocabulary));
-            const I other = I(job.alias_other[bucket]);  // loaded either way: the choice is a coin toss, no branch
-            row[k] = low(x) <= job.alias_accept[bucket] ? I(bucket) : other;
-            fetch(out_table.row(row[k]));
-        }
+        for (int64_t k = 0; k < job.negative; ++k) fetch(out_table.row(windows.negative(t, k)));
     };
-    for_contexts<Ahead>(job, kept, in_table, inputs, fetch, draw, [&](int32_t t, int64_t m, F lr) HOTROW_INLINE_LAMBDA {
+    const auto with_outputs = [&](int32_t t, F** inputs, int64_t m, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
         int64_t n = 0;
         outputs[n++] = out_table.row(kept.word[t]);
-        for (const I *k = drawn + t % ring * job.negative, *last = k + job.negative; k < last; ++k)
-            if (*k != kept.word[t]) outputs[n++] = out_table.row(*k);
-        train(m, n, lr);
-    });
+        for (int64_t k = 0; k < job.negative; ++k)
+            if (windows.negative(t, k) != kept.word[t]) outputs[n++] = out_table.row(windows.negative(t, k));
+        train(inputs, m, n, windows.repeats[t] != 0, lr, meanwhile);
+    };
+    for_contexts<Ahead>(job, kept, windows, scratch, in_table, fetch, fetch_outputs, with_outputs);
 }
 
 // With h[a] and o[b] the inputs and outputs of for_windows: one step as in skipgram_step on all pairs (a, b) at once,
@@ -355,13 +423,14 @@ void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_ta
     Window<F> w(scratch, 2 * job.window, 1 + job.negative, in_table.cols);
     SoftplusSum<F> sum;
     const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
-    const auto train = [&](int64_t m, int64_t n, F lr) HOTROW_INLINE_LAMBDA {
-        w.m = m;
+    const auto train = [&](F** inputs, int64_t m, int64_t n, bool repeats, F lr, const auto& meanwhile)
+                           HOTROW_INLINE_LAMBDA {
+        w.set_inputs(inputs, m, repeats);
         w.n = n;
         loss.terms += m;
-        train_window(w, in_table.cols, lr, sum);
+        train_window(w, in_table.cols, lr, FirstIsPositive{}, repeats, meanwhile, sum);
     };
-    for_windows<2>(job, range, scratch, in_table, out_table, w.inputs, w.outputs, fetch, train);
+    for_windows<2>(job, range, scratch, in_table, out_table, w.outputs, fetch, train);
     sum.flush();
     loss.sum += sum.total;
 }
