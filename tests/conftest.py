@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ def _found() -> list[Backend]:
 
 
 BACKENDS = _found()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; processes started here inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if not any(backend.isa for backend in BACKENDS):
     use_backend("numba")  # chosen, not fallen back to: no warning
 
