@@ -91,7 +91,7 @@ def test_training_is_that_of_skipgram_epoch() -> None:
     corpus = encoded()
     rows = len(corpus.words)
     in_table, out_table = (
-        (np.random.default_rng(4).random((rows, 12), np.float32) - 0.5) / 12,
+        (2 * np.random.default_rng(4).random((rows, 12), np.float32) - 1) / 12,
         np.zeros((rows, 12), "f4"),
     )
     sampling = hotrow.Sampling.from_counts(corpus.counts, sample=0.01, ns_exponent=0.5)
@@ -442,7 +442,7 @@ def test_partial_fit_grows(model: Word2Vec) -> None:
     np.testing.assert_array_equal(model.vectors.vectors[: len(words)], in_table)
     np.testing.assert_array_equal(model._out_table[: len(words)], out_table)
     fresh = model.vectors[["newer", "new"]]
-    assert ((abs(fresh) <= 0.5 / 12) & (fresh != 0)).all()
+    assert ((abs(fresh) <= 1 / 12) & (fresh != 0)).all()
     assert (model.tokens, len(model.losses)) == (3 * 11, 2 + 3)
 
 

@@ -116,7 +116,7 @@ class Word2Vec:
         TypeError, ValueError: a parameter is of a wrong type, out of range, or asks for what is not trained.
 
     Source:
-        word2vec.c (Mikolov et al. 2013): first input vectors uniform in (-0.5, 0.5) / D, output vectors zero. Names:
+        word2vec.c (Mikolov et al. 2013). Names and first vectors, uniform in (-1, 1) / D, output vectors zero:
         gensim's Word2Vec.
     """
 
@@ -365,7 +365,7 @@ class Word2Vec:
         draw = np.random.default_rng([self.seed, known] if known else self.seed)
         for i in range(known, rows, _ROWS):
             new = in_table[i : i + _ROWS]
-            new[:] = (draw.random(new.shape, np.float32) - 0.5) / self.vector_size
+            new[:] = (2 * draw.random(new.shape, np.float32) - 1) / self.vector_size
         out_table[known:] = 0
         counts = np.array(corpus.counts, np.int64)
         counts[:known] += self.counts
