@@ -135,6 +135,7 @@ struct Epoch {
     const int32_t* alias_other;    // [V]   else alias_other[bucket]
     int64_t vocabulary;            // V
     int64_t window, negative;
+    bool shared_negatives;         // by the contexts of a centre; else each has its own
     bool shrink_windows;
     double lr_begin, lr_end;       // learning rate at the first and past the last of all T tokens
     uint64_t seed;
@@ -152,11 +153,15 @@ struct Paths {
 constexpr int64_t kSharedNodes = 32;  // the last so many nodes, the root among them, stand in most paths
 
 // Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it and their
-// negatives, the rows of a window and its coefficients, a register of 64 bytes for each output, input rows under way.
+// negatives, those of all pairs of a few windows, the rows of a window and its coefficients, a register of 64 bytes for
+// each output, input rows under way.
 constexpr int64_t kTokensPerBlock = 1024;
+constexpr int64_t kDrawnWindows = 4;  // of pairs with negatives of their own; a power of two
 HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
     const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
-    return kept * (40 + negative * 8) + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) + outputs * 160 + 4096;
+    const int64_t drawn = kDrawnWindows * inputs * negative;
+    return kept * (40 + negative * 8) + drawn * 8 + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) +
+           outputs * 160 + 4096;
 }
 
 // The same for hierarchical softmax, with the signs of a path and two copies of the shared nodes.

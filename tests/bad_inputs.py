@@ -457,8 +457,8 @@ def _other(op: str) -> Iterator[Bad]:
             yield _of_option(op, "begin", 6, ValueError, stopped)
             yield _of_option(op, "sampling", None, TypeError, "sampling must be a hotrow.Sampling, not NoneType")
             yield _of_option(op, "progress", 3, TypeError, "progress must be callable, not int")
-            if op.startswith("cbow"):
-                yield _of_option(op, "cbow_mean", 1, TypeError, "cbow_mean must be True or False, not int")
+            for name in {"skipgram_epoch": ["shared_negatives"], "skipgram_hs_epoch": []}.get(op, ["cbow_mean"]):
+                yield _of_option(op, name, 1, TypeError, f"{name} must be True or False, not int")
 
 
 def _of_paths(op: str) -> Iterator[Bad]:

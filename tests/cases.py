@@ -337,6 +337,12 @@ def _epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iter
         yield case(**many, lr_end=0.0, negative=2)
 
 
+def _skipgram_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
+    yield from _epoch(rng, float_t, index_t, D)
+    for case in _epoch(rng, float_t, index_t, D):  # more steps after one another, whose errors add up
+        yield case | {"shared_negatives": False, "lr": case.get("lr", 0.025) / 4}
+
+
 def _cbow_epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iterator[Case]:
     for i, case in enumerate(_epoch(rng, float_t, index_t, D)):
         yield case | ({"cbow_mean": i % 3 > 0} if i % 2 else {})
@@ -391,7 +397,7 @@ SAMPLES: dict[str, Samples] = {
         {"row_steps": None, "epsilon_hat": False} | _BETAS | _EPS,
     ),
     "skipgram_step": _skipgram_step,
-    "skipgram_epoch": _epoch,
+    "skipgram_epoch": _skipgram_epoch,
     "cbow_epoch": _cbow_epoch,
     "skipgram_hs_epoch": _hs_epoch,
     "cbow_hs_epoch": _cbow_hs_epoch,

@@ -228,7 +228,7 @@ from hotrow import _backend
 kernels = _backend.kernels()
 def call(size):
     kernels.skipgram_epoch(tokens, offsets, sampling.keep, sampling.alias_accept, sampling.alias_other, 5, 5, True,
-                           0.01, 0.01, 1, 0, size, in_table, out_table, 1)
+                           0.01, 0.01, 1, 0, size, True, in_table, out_table, 1)
 call(1024)
 inside = []
 def long_call():

@@ -17,7 +17,8 @@ from cases import Array, Case, corpus
 from hotrow import HuffmanTree, Sampling, num_threads, reference
 
 GOLDEN = 0x9E3779B97F4A7C15
-EPOCHS = ("skipgram_epoch", "cbow_epoch", "skipgram_hs_epoch", "cbow_hs_epoch")
+PAIRS = "skipgram_epoch without shared negatives"
+EPOCHS = ("skipgram_epoch", PAIRS, "cbow_epoch", "skipgram_hs_epoch", "cbow_hs_epoch")
 SPLITMIX64 = (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)  # its first outputs for seed 0
 
 
@@ -37,6 +38,8 @@ def epoch(seed: int = 3, tokens: int = 4000, rows: int = 60, width: int = 20, fl
 def run(module: ModuleType, op: str, case: Case, **options: Any) -> float:
     """An epoch; with the tree of the words' counts in place of negatives where it takes one."""
     given = case | options
+    if op == PAIRS:
+        op, given = "skipgram_epoch", {"shared_negatives": False} | given
     if "hs" in op:
         given.pop("negative", None)
         given["tree"] = HuffmanTree.from_counts(np.bincount(case["tokens"], minlength=len(case["in_table"])))
@@ -134,7 +137,8 @@ def _windows(case: Case, window: int) -> Iterator[tuple[float, int, list[int]]]:
             yield chance / window, left[t], near
 
 
-def test_mean_update_is_the_expected_gradient(backend: ModuleType) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_mean_update_is_the_expected_gradient(shared: bool, backend: ModuleType) -> None:
     """Over seeds, to first order in lr; within 5 standard errors."""
     rng, window, negative, lr, seeds = np.random.default_rng(4), 2, 3, 1e-7, 3000
     counts = np.array([5.0, 3, 2, 1])
@@ -159,7 +163,8 @@ def test_mean_update_is_the_expected_gradient(backend: ModuleType) -> None:
     with num_threads(1):
         for seed in range(seeds):
             now = {name: table.copy() for name, table in start.items()}
-            hotrow.skipgram_epoch(**now, **case, window=window, negative=negative, lr=lr, seed=seed)
+            options: Case = {"window": window, "negative": negative, "shared_negatives": shared}
+            hotrow.skipgram_epoch(**now, **case, **options, lr=lr, seed=seed)
             for name, table in now.items():
                 found[name].append((table - start[name]) / lr)
     for name in start:
@@ -204,14 +209,14 @@ def test_calls_may_cut_an_epoch_anywhere(op: str, backend: ModuleType, cuts: lis
     with num_threads(1):
         loss = run(hotrow, op, whole, window=7, negative=4, lr=0.05, lr_end=0.01, seed=5)
     s, size = parts["sampling"], parts["tokens"].size
-    more = [True] if op.startswith("cbow") else []
+    more = {PAIRS: [False], "skipgram_hs_epoch": []}.get(op, [True])
     tree = HuffmanTree.from_counts(np.bincount(parts["tokens"], minlength=60))
     outputs: list[Any] = [s.alias_accept, s.alias_other, 7, 4]
     if "hs" in op:
         outputs = [tree.path_offsets, tree.points, tree.codes, 7, int(np.diff(tree.path_offsets).max())]
     assert backend.tokens_per_block == 1024
     found = [
-        getattr(backend, op)(
+        getattr(backend, op.split()[0])(
             parts["tokens"], parts["offsets"], s.keep, *outputs, True, 0.05, 0.01, 5, begin, end, *more,
             parts["in_table"], parts["out_table"], 1,
         )
@@ -248,6 +253,30 @@ def test_an_epoch_goes_on_where_it_stopped(op: str, backend: ModuleType) -> None
     np.testing.assert_allclose(reference_parts["in_table"], parts["in_table"], atol=1e-5)
 
 
+@pytest.mark.parametrize("negative", [0, 5, 7])
+def test_a_window_without_shared_negatives_is_a_sequence_of_steps(negative: int, backend: ModuleType) -> None:
+    """Same bits as steps on the pairs, in the order and with the draws that define an epoch of them."""
+    case, window, seed, pairs, drawn = epoch(tokens=300), 3, 6, [], []
+    steps = {name: case[name].copy() for name in ("in_table", "out_table")}
+    s, tokens = Sampling.from_counts(np.bincount(case["tokens"], minlength=60), sample=0), case["tokens"]
+    for start, end in pairwise(case["offsets"]):
+        for p in range(start, end):
+            near = [c for c in range(max(start, p - window), min(end, p + window + 1)) if c != p]
+            for a, c in enumerate(near):
+                high, low = reference.draws(seed, 3, (p * 2 * window + a) * negative + np.arange(negative))
+                bucket = (high * np.uint64(60) >> np.uint64(32)).astype(int)
+                drawn.append(np.where(low <= s.alias_accept[bucket], bucket, s.alias_other[bucket]))
+                pairs.append((tokens[c], tokens[p]))
+    centers, contexts = np.array(pairs).T.copy()
+    with num_threads(1):
+        loss = hotrow.skipgram_step(
+            **steps, centers=centers, contexts=contexts, negatives=np.array(drawn, np.int32), lr=0.1
+        )
+        options: Case = {"sampling": s, "window": window, "negative": negative, "shrink_windows": False, "lr": 0.1}
+        assert run(hotrow, PAIRS, case, **options, seed=seed) == pytest.approx(loss, rel=1e-5)
+    assert tables(case) == tables(steps)
+
+
 def test_a_step_is_a_sequence_of_pairs(backend: ModuleType) -> None:
     rng = np.random.default_rng(6)
     centers, contexts, negatives = rng.integers(0, 9, 30), rng.integers(0, 9, 30), rng.integers(0, 9, (30, 4))
@@ -276,10 +305,14 @@ def _topics() -> Case:
     }
 
 
+# Learning rates at which the loss still falls in the fourth epoch.
+RATES = {PAIRS: 0.01, "skipgram_hs_epoch": 0.025, "cbow_hs_epoch": 0.025}
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize(
     ("op", "options"),
-    [*((op, {"lr": 0.025 if "hs" in op else 0.05}) for op in EPOCHS), ("cbow_epoch", {"lr": 0.01, "cbow_mean": False})],
+    [*((op, {"lr": RATES.get(op, 0.05)}) for op in EPOCHS), ("cbow_epoch", {"lr": 0.01, "cbow_mean": False})],
 )
 def test_training_finds_the_topics(op: str, options: Case, backend: ModuleType, threads: int) -> None:
     case = _topics()

@@ -87,7 +87,8 @@ def test_every_kind_of_corpus_gives_the_same_bits(kind: str, backend: ModuleType
     assert (found.tokens, found.complete) == (2 * encoded().tokens.size, True)
 
 
-def test_training_is_that_of_skipgram_epoch() -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_training_is_that_of_skipgram_epoch(shared: bool) -> None:
     corpus = encoded()
     rows = len(corpus.words)
     in_table, out_table = (
@@ -99,11 +100,12 @@ def test_training_is_that_of_skipgram_epoch() -> None:
         losses = [
             hotrow.skipgram_epoch(
                 in_table, out_table, corpus.tokens, corpus.offsets, sampling, window=3, negative=4,
-                shrink_windows=False, lr=lr, lr_end=lr - 0.02, seed=4 * 2**32 + epoch,
+                shared_negatives=shared, shrink_windows=False, lr=lr, lr_end=lr - 0.02, seed=4 * 2**32 + epoch,
             )
             for epoch, lr in enumerate((0.05, 0.03))
         ]  # fmt: skip
     options: dict[str, Any] = {"window": 3, "negative": 4, "sample": 0.01, "ns_exponent": 0.5, "shrink_windows": False}
+    options["shared_negatives"] = shared
     model = Word2Vec(**SMALL, **options, alpha=0.05, min_alpha=0.01).fit(corpus)
     assert model.losses == pytest.approx(losses, rel=1e-12)
     np.testing.assert_allclose(model.vectors.vectors, in_table, rtol=1e-4, atol=1e-7)
@@ -207,6 +209,12 @@ def test_absent_and_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "t.gz").write_bytes(gzip.compress(b"a b c " * 100)[:-9])
     with pytest.raises(ValueError, match=r"t\.gz: "):
         Word2Vec().fit(tmp_path / "t.gz")
+
+
+@pytest.mark.parametrize("more", [{"sg": 0}, {"sg": 0, "hs": 1, "negative": 0}, {"hs": 1, "negative": 0}])
+def test_shared_negatives_are_for_skip_gram_with_negatives_alone(more: dict[str, Any]) -> None:
+    one, two = (Word2Vec(**SMALL, **more, shared_negatives=shared).fit(encoded()) for shared in (True, False))
+    assert bits(one) == bits(two)
 
 
 # --- CBOW -------------------------------------------------------------------------------------------------------------
@@ -313,6 +321,7 @@ def test_command_trains_hierarchical_softmax(tmp_path: Path) -> None:
         ("seed", 2**31, r"seed = 2147483648 must be in \[0, 2147483647\]"),
         ("threads", 0, r"threads = 0 must be in \[1, 4096\]"),
         ("shrink_windows", 1, "shrink_windows must be True or False, not int"),
+        ("shared_negatives", 0, "shared_negatives must be True or False, not int"),
         ("sg", 2, r"sg = 2 must be in \[0, 1\]"),
         ("hs", 1, "negative = 5 must be 0 where hs = 1: hierarchical softmax is trained without negatives"),
     ],
@@ -524,6 +533,23 @@ def test_save_and_load_go_round(model: Word2Vec, tmp_path: Path) -> None:
     assert (loaded.losses, loaded.vectors.words, repr(loaded)) == (model.losses, model.vectors.words, repr(model))
     assert bits(loaded.partial_fit(lines(seed=3))) == bits(model.partial_fit(lines(seed=3)))
     assert os.listdir(tmp_path) == ["m.ckpt"]
+
+
+def test_shared_negatives_are_saved(model: Word2Vec, tmp_path: Path) -> None:
+    own = Word2Vec(**SMALL, shared_negatives=False).fit(lines())
+    assert bits(own) != bits(model)
+    own.save(tmp_path / "m")
+    loaded = Word2Vec.load(tmp_path / "m")
+    assert not loaded.shared_negatives
+    assert bits(loaded.partial_fit(lines(seed=3))) == bits(own.partial_fit(lines(seed=3)))
+
+
+def test_models_from_before_there_was_a_choice_share_negatives(model: Word2Vec, tmp_path: Path) -> None:
+    parameters = model._parameters()
+    del parameters["shared_negatives"]
+    model.save(tmp_path / "m")
+    rewritten(tmp_path / "m", parameters=parameters)
+    assert repr(Word2Vec.load(tmp_path / "m")) == repr(model)
 
 
 def test_words_of_any_characters_are_kept(tmp_path: Path) -> None:
@@ -796,8 +822,8 @@ def test_command(
 
 def test_command_passes_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {
-        "size": 3, "window": 4, "sample": 0.5, "negative": 7, "iter": 1, "min-count": 2, "max-final-vocab": 9,
-        "alpha": 0.5, "min-alpha": 0.25, "ns-exponent": 0.125, "seed": 8, "threads": 2,
+        "size": 3, "window": 4, "sample": 0.5, "negative": 7, "shared-negatives": 0, "iter": 1, "min-count": 2,
+        "max-final-vocab": 9, "alpha": 0.5, "min-alpha": 0.25, "ns-exponent": 0.125, "seed": 8, "threads": 2,
     }  # fmt: skip
     names = {"size": "vector_size", "iter": "epochs"}
     corpus = in_file(tmp_path, "t.txt", open)

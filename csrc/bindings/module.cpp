@@ -219,35 +219,39 @@ py::tuple skipgram_step(const py::array& centers, const py::array& contexts, con
 // pass(job, tokens, in_table, out_table) -> Loss, without the GIL. alias_accept and alias_other may be null.
 template <class Pass>
 py::tuple epoch(HOTROW_EPOCH_WORDS, const uint32_t* alias_accept, const int32_t* alias_other, int64_t window,
-                int64_t negative, HOTROW_EPOCH_SETTINGS, py::array& in_table, py::array& out_table, const Pass& pass) {
+                int64_t negative, HOTROW_EPOCH_SETTINGS, bool shared_negatives, py::array& in_table,
+                py::array& out_table, const Pass& pass) {
     const Loss loss = with_floats(in_table, tokens, [&](auto e, auto i) {
         HOTROW_TYPES(e, i);
         const Epoch<I> job{vector<I>(tokens), vector<int64_t>(offsets), offsets.size() - 1, vector<uint32_t>(keep),
                            alias_accept,      alias_other,              keep.size(),        window,
-                           negative,          shrink_windows,           lr_begin,           lr_end,
-                           seed};
+                           negative,          shared_negatives,         shrink_windows,     lr_begin,
+                           lr_end,            seed};
         const auto in = writable_matrix<F>(in_table), out = writable_matrix<F>(out_table);
         py::gil_scoped_release nogil;
         return pass(job, Range{begin, end}, in, out);
     });
     return py::make_tuple(loss.sum, loss.terms);
 }
-#define HOTROW_EPOCH_REST shrink_windows, lr_begin, lr_end, seed, begin, end, in_table, out_table
+#define HOTROW_SETTINGS_VALUES shrink_windows, lr_begin, lr_end, seed, begin, end
 #define HOTROW_NEGATIVES_VALUES                                                                                  \
     tokens, offsets, keep, vector<uint32_t>(alias_accept), vector<int32_t>(alias_other), window, negative, \
-        HOTROW_EPOCH_REST
-#define HOTROW_PATHS_VALUES tokens, offsets, keep, nullptr, nullptr, window, 0, HOTROW_EPOCH_REST
+        HOTROW_SETTINGS_VALUES
+#define HOTROW_PATHS_VALUES \
+    tokens, offsets, keep, nullptr, nullptr, window, 0, HOTROW_SETTINGS_VALUES, true, in_table, out_table
 
-py::tuple skipgram_epoch(HOTROW_EPOCH_NEGATIVES, HOTROW_EPOCH_TABLES) {
-    return epoch(HOTROW_NEGATIVES_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+py::tuple skipgram_epoch(HOTROW_EPOCH_NEGATIVES, bool shared_negatives, HOTROW_EPOCH_TABLES) {
+    const auto pass = [&](const auto& job, Range range, auto in, auto out) {
         return plan::skipgram_epoch(job, range, in, out, threads);
-    });
+    };
+    return epoch(HOTROW_NEGATIVES_VALUES, shared_negatives, in_table, out_table, pass);
 }
 
 py::tuple cbow_epoch(HOTROW_EPOCH_NEGATIVES, bool cbow_mean, HOTROW_EPOCH_TABLES) {
-    return epoch(HOTROW_NEGATIVES_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+    const auto pass = [&](const auto& job, Range range, auto in, auto out) {
         return plan::cbow_epoch(job, cbow_mean, range, in, out, threads);
-    });
+    };
+    return epoch(HOTROW_NEGATIVES_VALUES, true, in_table, out_table, pass);
 }
 
 Paths paths_of(const py::array& path_offsets, const py::array& points, const py::array& codes, int64_t longest) {

@@ -1,6 +1,6 @@
 // Skip-gram with negative sampling (Mikolov et al. 2013). The negatives of a centre are shared by its contexts, so
 // that a window is three small matrix products (HogBatch: Ji et al., "Parallelizing Word2Vec in Shared and
-// Distributed Memory", 2016).
+// Distributed Memory", 2016), or drawn for each pair of centre and context, as in word2vec.c.
 #pragma once
 #include "kernels/math.h"
 #include "kernels/simd.h"
@@ -296,18 +296,27 @@ struct KeptWords {
     }
 };
 
+// The word that a draw of Stream::negative stands for.
+template <class I>
+HOTROW_INLINE I word_drawn(const Epoch<I>& job, uint64_t draw) {
+    const int64_t bucket = int64_t(scale_high(draw, uint64_t(job.vocabulary)));
+    const I other = I(job.alias_other[bucket]), reject = -I(low(draw) > job.alias_accept[bucket]);
+    return (I(bucket) & ~reject) | (other & reject);  // the choice is a coin toss: no branch
+}
+
 // All draws for the centres of a block, in loops that compilers make vectors of: where their windows begin and end
 // among the kept words, and their negatives.
 template <class I>
 struct Windows {
     int32_t* begin;
     int32_t* end;
-    I* negatives;      // [negative, room]: those of a centre are `room` apart
+    I* negatives;      // [negative, room]: those of a centre are `room` apart; unset where they are not shared
     int32_t* repeats;  // whether words may stand twice among contexts or outputs; if not, they do not
     int64_t room;
     int32_t first;     // of the words that windows may reach
 
     HOTROW_INLINE I negative(int32_t t, int64_t k) const { return negatives[k * room + t]; }
+    HOTROW_INLINE int64_t contexts(int32_t t) const { return end[t] - begin[t] - 1; }
     HOTROW_INLINE Windows(const Epoch<I>& job, const KeptWords<I>& kept, Scratch& scratch)
         : begin(kept.sentence_begin), end(kept.sentence_end), room(kTokensPerBlock + 2 * job.window) {
         first = kept.centers_begin < kept.centers_end ? begin[kept.centers_begin] : kept.count;
@@ -316,7 +325,7 @@ struct Windows {
         Scratch temporary = scratch;
         if (kept.centers_begin < kept.centers_end) {
             draw_windows(job, kept, temporary.take<int32_t>(room));
-            draw_negatives(job, kept, temporary.take<uint64_t>(room));
+            if (job.shared_negatives) draw_negatives(job, kept, temporary.take<uint64_t>(room));
         }
     }
 
@@ -346,11 +355,7 @@ private:
         for (int64_t k = 0; k < job.negative; ++k) {
             for (int32_t t = from; t < to; ++t) drawn[t] = draws[uint64_t(kept.position[t] * job.negative + k)];
             I* const row = negatives + k * room;
-            for (int32_t t = from; t < to; ++t) {
-                const int64_t bucket = int64_t(scale_high(drawn[t], uint64_t(job.vocabulary)));
-                const I other = I(job.alias_other[bucket]), reject = -I(low(drawn[t]) > job.alias_accept[bucket]);
-                row[t] = (I(bucket) & ~reject) | (other & reject);  // the choice is a coin toss: no branch
-            }
+            for (int32_t t = from; t < to; ++t) row[t] = word_drawn(job, drawn[t]);
             for (int64_t e = 0; e < k; ++e)
                 for (int32_t t = from; t < to; ++t) repeats[t] |= row[t] == negatives[e * room + t];
         }
@@ -383,7 +388,7 @@ HOTROW_INLINE void for_contexts(const Epoch<I>& job, const KeptWords<I>& kept, c
             continue;
         }
         if (t > kept.centers_begin) inputs[t - 1] = in_table.row(kept.word[t - 1]);
-        const int64_t m = windows.end[t] - windows.begin[t] - 1;
+        const int64_t m = windows.contexts(t);
         if (m == 0) {
             fetch_ahead();
             continue;
@@ -415,10 +420,66 @@ HOTROW_INLINE void for_windows(const Epoch<I>& job, Range range, Scratch& scratc
     for_contexts<Ahead>(job, kept, windows, scratch, in_table, fetch, fetch_outputs, with_outputs);
 }
 
+// The pairs of the centres and contexts of for_contexts, in turn: negative k of context number a of the centre at p is
+// draw (p * 2 * window + a) * negative + k. train(input, n, lr, meanwhile) gets n rows in outputs, as for for_windows.
+template <int32_t Ahead, class F, class I, class Fetch, class Train>
+HOTROW_INLINE void for_pairs(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
+                             F** outputs, const Fetch& fetch, const Train& train) {
+    static_assert(Ahead < kDrawnWindows, "draws of the window at work must outlive those ahead");
+    const KeptWords<I> kept(job, range, scratch);
+    const Windows<I> windows(job, kept, scratch);
+    const Draws draws(job.seed, Stream::negative);
+    const int64_t most = 2 * job.window * job.negative;
+    I* const drawn = scratch.take<I>(kDrawnWindows * most);
+    const auto drawn_of = [=](int32_t t) HOTROW_INLINE_LAMBDA { return drawn + t % kDrawnWindows * most; };
+    const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
+        fetch(out_table.row(kept.word[t]));
+        I* const words = drawn_of(t);
+        const int64_t count = windows.contexts(t) * job.negative;
+        const int64_t first = kept.position[t] * most;
+        for (int64_t j = 0; j < count; ++j) words[j] = word_drawn(job, draws[uint64_t(first + j)]);
+        for (int64_t j = 0; j < count; ++j) fetch(out_table.row(words[j]));
+    };
+    const auto each = [&](int32_t t, F** inputs, int64_t m, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
+        const I* negatives = drawn_of(t);
+        const I center = kept.word[t];
+        outputs[0] = out_table.row(center);
+        for (int64_t a = 0; a < m; ++a, negatives += job.negative) {
+            int64_t n = 1;
+            for (int64_t k = 0; k < job.negative; ++k)
+                if (negatives[k] != center) outputs[n++] = out_table.row(negatives[k]);
+            train(inputs + a, n, lr, [&]() HOTROW_INLINE_LAMBDA {
+                if (a == 0) meanwhile();
+            });
+        }
+    };
+    for_contexts<Ahead>(job, kept, windows, scratch, in_table, fetch, fetch_outputs, each);
+}
+
+// A step as in skipgram_step for each pair of for_pairs.
+template <class F, class I>
+HOTROW_OWN_FUNCTION void skipgram_pairs(const Epoch<I>& job, Range range, void* memory, Mat<F> in_table,
+                                        Mat<F> out_table, Loss& loss) {
+    Scratch scratch{static_cast<char*>(memory)};
+    Window<F> w(scratch, 1, 1 + job.negative, in_table.cols);
+    SoftplusSum<F> sum;
+    const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
+    const auto train = [&](F** input, int64_t n, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
+        w.set_inputs(input, 1, true);
+        w.n = n;
+        ++loss.terms;
+        train_window(w, in_table.cols, lr, FirstIsPositive{}, true, meanwhile, sum);
+    };
+    for_pairs<2>(job, range, scratch, in_table, out_table, w.outputs, fetch, train);
+    sum.flush();
+    loss.sum += sum.total;
+}
+
 // With h[a] and o[b] the inputs and outputs of for_windows: one step as in skipgram_step on all pairs (a, b) at once,
-// from the values before it, repeated rows added up.
+// from the values before it, repeated rows added up. Without shared negatives: skipgram_pairs.
 template <class F, class I>
 void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_table, Mat<F> out_table, Loss& loss) {
+    if (!job.shared_negatives) return skipgram_pairs(job, range, memory, in_table, out_table, loss);
     Scratch scratch{static_cast<char*>(memory)};
     Window<F> w(scratch, 2 * job.window, 1 + job.negative, in_table.cols);
     SoftplusSum<F> sum;

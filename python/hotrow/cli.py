@@ -99,6 +99,7 @@ def _add_word2vec(commands: Any) -> None:
         ("window", whole, 5, "most words to either side that are context"),
         ("sample", number, 1e-3, "thin out words more frequent than this share; 0: none"),
         ("negative", _at_least(0, int), 5, "negatives drawn for a word"),
+        ("shared-negatives", _flag, 1, "0 draws them for each pair of skip-gram, as word2vec.c; slower"),
         ("hs", _flag, 0, "1 is hierarchical softmax, with -negative 0"),
         ("cbow", _flag, 0, "1 is CBOW, the default of word2vec.c"),
         ("iter", whole, 5, "passes over the text"),
@@ -212,9 +213,9 @@ def _word2vec(args: argparse.Namespace) -> int:
     else:
         model = Word2Vec(
             vector_size=args.size, window=args.window, min_count=args.min_count, sample=args.sample,
-            negative=args.negative, ns_exponent=args.ns_exponent, alpha=args.alpha, min_alpha=args.min_alpha,
-            epochs=args.iter, seed=args.seed, sg=1 - args.cbow, hs=args.hs, max_final_vocab=args.max_final_vocab,
-            threads=args.threads,
+            negative=args.negative, shared_negatives=bool(args.shared_negatives), ns_exponent=args.ns_exponent,
+            alpha=args.alpha, min_alpha=args.min_alpha, epochs=args.iter, seed=args.seed, sg=1 - args.cbow, hs=args.hs,
+            max_final_vocab=args.max_final_vocab, threads=args.threads,
         )  # fmt: skip
         model.fit(args.corpus, **keep)
     _report(model)

@@ -339,6 +339,7 @@ def skipgram_epoch(
     *,
     window: int = 5,
     negative: int = 5,
+    shared_negatives: bool = True,
     lr: float = 0.025,
     lr_end: float | None = None,
     shrink_windows: bool = True,
@@ -351,8 +352,10 @@ def skipgram_epoch(
     Words are dropped by `sampling` first. Each word left is a centre; its contexts are the words within a window of its
     sentence, drawn uniformly from 1 to `window`. The negatives of a centre are drawn once and shared by its contexts
     (in_table[context] against out_table[centre] and out_table[negatives]); each window is one step on the summed loss
-    of its pairs, see skipgram_step. Draws depend on seed and position in `tokens` alone: with one thread and a seed the
-    result repeats bit for bit. Ctrl-C stops between blocks of words and leaves both tables usable.
+    of its pairs, see skipgram_step. With shared_negatives=False each context has negatives of its own, as in word2vec.c
+    and gensim: a window is then a sequence of steps, one for each context in the order of their positions, which takes
+    longer. Draws depend on seed and position in `tokens` alone: with one thread and a seed the result repeats bit for
+    bit. Ctrl-C stops between blocks of words and leaves both tables usable.
 
     Args:
         in_table, out_table (float32 or float64[R, D]): R is the size of the vocabulary.
@@ -360,7 +363,9 @@ def skipgram_epoch(
         offsets (int32 or int64[S + 1]): where each sentence starts in tokens, and T. Sentences may be of any length.
         sampling (Sampling): how often words are kept and drawn, over R words.
         window (int in [1, 1000]): most words to either side; default 5.
-        negative (int in [0, 1000]): negatives drawn for a centre; one equal to the centre is left out; default 5.
+        negative (int in [0, 1000]): negatives drawn for a centre, or for each of its contexts; one equal to the centre
+            is left out; default 5.
+        shared_negatives (bool): the contexts of a centre share its negatives, the default, or each has its own.
         lr (float): learning rate at the first token; default 0.025.
         lr_end (float): learning rate past the last, falling linearly; default: lr.
         shrink_windows (bool): draw windows from 1 to `window`, as word2vec does; False: always `window`.
@@ -380,9 +385,10 @@ def skipgram_epoch(
     Source:
         word2vec.c (Mikolov et al. 2013); Ji et al., "Parallelizing Word2Vec in Shared and Distributed Memory", 2016.
     """
+    shared_negatives = _check.boolean("shared_negatives", shared_negatives)
     return _epoch(
         "skipgram_epoch", in_table, out_table, tokens, offsets, sampling, negative, window, lr, lr_end, shrink_windows,
-        seed, begin, progress,
+        seed, begin, progress, shared_negatives,
     )  # fmt: skip
 
 

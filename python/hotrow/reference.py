@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from hotrow.steps import DEFAULTS, StepOptions
 F64 = NDArray[np.float64]
 U64 = np.uint64
 Outputs = tuple[Any, Any]  # of a window: rows of the output table, which of them are positive
+Drawn = TypeVar("Drawn")  # what there is for a centre: outputs, or those of each context
 
 
 def one_hot(indices: ArrayLike, rows: int) -> F64:
@@ -409,14 +410,14 @@ def _windows(
     tokens: ArrayLike,
     offsets: ArrayLike,
     sampling: Sampling,
-    outputs: Callable[[int], Outputs],
+    outputs: Callable[[int], Drawn],
     window: int,
     lr: float,
     lr_end: float | None,
     shrink_windows: bool,
     seed: int,
     begin: int,
-) -> Iterator[tuple[F64, Outputs, float]]:
+) -> Iterator[tuple[F64, Drawn, float]]:
     """Centre after centre, at p: its contexts as one_hot, outputs(p), the learning rate."""
     words, starts = np.asarray(tokens), np.asarray(offsets).tolist()
     places = np.arange(words.size)
@@ -435,14 +436,22 @@ def _windows(
                 yield one_hot(words[near], sampling.keep.size), outputs(p), lr + slope * p
 
 
-def _negatives(tokens: ArrayLike, sampling: Sampling, negative: int, seed: int) -> Callable[[int], Outputs]:
-    """Of the centre at p: itself and the negatives that differ from it."""
+def _each_negatives(
+    tokens: ArrayLike, sampling: Sampling, negative: int, seed: int, contexts: int
+) -> Callable[[int], list[Outputs]]:
+    """Of the centre at p, for each of so many contexts: itself and the negatives that differ from it."""
     words = np.asarray(tokens)
-    high, low = draws(seed, 3, np.arange(words.size * negative))
+    high, low = draws(seed, 3, np.arange(words.size * contexts * negative))
     bucket = (high * U64(sampling.keep.size) >> U64(32)).astype(int)
     taken = low <= sampling.alias_accept[bucket]
-    drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, negative)
-    return lambda p: _labelled(words[p], drawn[p])
+    drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, contexts, negative)
+    return lambda p: [_labelled(words[p], each) for each in drawn[p]]
+
+
+def _negatives(tokens: ArrayLike, sampling: Sampling, negative: int, seed: int) -> Callable[[int], Outputs]:
+    """Of the centre at p: itself and the negatives that differ from it."""
+    each = _each_negatives(tokens, sampling, negative, seed, 1)
+    return lambda p: each(p)[0]
 
 
 def _paths(tokens: ArrayLike, tree: HuffmanTree) -> Callable[[int], Outputs]:
@@ -474,16 +483,24 @@ def skipgram_epoch(
     *,
     window: int = 5,
     negative: int = 5,
+    shared_negatives: bool = True,
     lr: float = 0.025,
     lr_end: float | None = None,
     shrink_windows: bool = True,
     seed: int = 1,
     begin: int = 0,
 ) -> float:
-    """Centre after centre: the gradient step of its contexts on itself and the negatives that differ from it."""
-    outputs = _negatives(tokens, sampling, negative, seed)
-    windows = _windows(tokens, offsets, sampling, outputs, window, lr, lr_end, shrink_windows, seed, begin)
-    return _skipgram(in_table, out_table, windows)
+    """Centre after centre: the gradient step of its contexts on itself and the negatives that differ from it; unless
+    they share negatives, that of one context after the other.
+    """
+    rest = window, lr, lr_end, shrink_windows, seed, begin
+    if shared_negatives:
+        outputs = _negatives(tokens, sampling, negative, seed)
+        return _skipgram(in_table, out_table, _windows(tokens, offsets, sampling, outputs, *rest))
+    each = _each_negatives(tokens, sampling, negative, seed, 2 * window)
+    windows = _windows(tokens, offsets, sampling, each, *rest)
+    pairs = ((a[None], drawn, rate) for near, own, rate in windows for a, drawn in zip(near, own, strict=False))
+    return _skipgram(in_table, out_table, pairs)
 
 
 def skipgram_hs_epoch(

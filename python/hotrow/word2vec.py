@@ -93,6 +93,8 @@ class Word2Vec:
         min_count (int >= 0): rarer words are left out; default 5.
         sample (float): words more frequent than this share are thinned; 0 keeps all; default 1e-3.
         negative (int in [0, 1000]): negatives drawn for a word; default 5.
+        shared_negatives (bool): the contexts of a word share them, the default, or each has its own, as in word2vec.c
+            and gensim, which takes longer; of skip-gram with negatives alone, else it means nothing.
         ns_exponent (float): they are drawn by frequency to this power; default 0.75.
         alpha, min_alpha (float): the learning rate falls linearly from one to the other; default 0.025, 1e-4.
         epochs (int): passes over the corpus; default 5.
@@ -128,6 +130,7 @@ class Word2Vec:
         min_count: int = 5,
         sample: float = 1e-3,
         negative: int = 5,
+        shared_negatives: bool = True,
         ns_exponent: float = 0.75,
         alpha: float = 0.025,
         min_alpha: float = 1e-4,
@@ -145,6 +148,7 @@ class Word2Vec:
         self.min_count = _check.integer("min_count", min_count, 0)
         self.sample = _check.real("sample", sample, 0)
         self.negative = _check.integer("negative", negative, 0, 1000)
+        self.shared_negatives = _check.boolean("shared_negatives", shared_negatives)
         self.ns_exponent = _check.real("ns_exponent", ns_exponent)
         self.alpha, self.min_alpha = _check.real("alpha", alpha, 0), _check.real("min_alpha", min_alpha, 0)
         self.epochs = _check.integer("epochs", epochs, 1)
@@ -380,6 +384,8 @@ class Word2Vec:
         sampling = Sampling.from_counts(self.counts, sample=self.sample, ns_exponent=self.ns_exponent)
         train_epoch = _EPOCHS[self.sg, self.hs]
         outputs: Any = {"tree": HuffmanTree.from_counts(self.counts)} if self.hs else {"negative": self.negative}
+        if self.sg and not self.hs:
+            outputs["shared_negatives"] = self.shared_negatives
         fall = (self.alpha - self.min_alpha) / run.epochs
         self.tokens, started = 0, time.perf_counter()
         self._keep(options.checkpoint)

@@ -129,9 +129,9 @@ def _bag(in_table, out_table, contexts, m, outputs, positive, n, lr, cbow_mean, 
 
 
 @jit
-def _epoch(job, begin, end, cbow, cbow_mean, in_table, out_table):
-    """Centre after centre of tokens begin .. end - 1: its contexts on itself and the negatives that differ from it,
-    or on its path where there are paths; it has `most` negatives, or nodes at most.
+def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
+    """Centre after centre of tokens begin .. end - 1: its contexts, all together or each in turn, on itself and the
+    negatives that differ from it, or on its path where there are paths; it has `most` negatives, or nodes at most.
     """
     tokens, offsets, keep, accept, other, path_offsets, points, codes = job[:8]
     window, most, shrink, lr_begin, lr_end, seed = job[8:]
@@ -177,22 +177,29 @@ def _epoch(job, begin, end, cbow, cbow_mean, in_table, out_table):
                 n = path_offsets[word[t] + 1] - first
                 for b in range(n):
                     outputs[b], positive[b] = points[first + b], codes[first + b] == 0
-            for k in range(0 if hs else most):
-                x = draw(seed, _NEGATIVE, place[t] * most + k)
-                bucket = ((x >> _32) * np.uint64(keep.size)) >> _32
-                drawn = np.int64(bucket) if (x & _LOW) <= accept[bucket] else np.int64(other[bucket])
-                if drawn != word[t]:
-                    outputs[n] = drawn
-                    n += 1
             lr = in_table[0].dtype.type(lr_begin + slope * place[t])
-            if cbow:
-                loss += _bag(
-                    in_table, out_table, inputs, m, outputs, positive, n, lr, cbow_mean, pooled, coefficients, change
-                )
-                terms += 1
-            else:
-                loss += _window(in_table, out_table, inputs, m, outputs, positive, n, lr, coefficients, change)
-                terms += m
+            steps, times = (1, 1) if shared else (m, 2 * window)
+            for a in range(steps):
+                if not hs:
+                    n = 1
+                for k in range(0 if hs else most):
+                    x = draw(seed, _NEGATIVE, (place[t] * times + a) * most + k)
+                    bucket = ((x >> _32) * np.uint64(keep.size)) >> _32
+                    drawn = np.int64(bucket) if (x & _LOW) <= accept[bucket] else np.int64(other[bucket])
+                    if drawn != word[t]:
+                        outputs[n] = drawn
+                        n += 1
+                if cbow:
+                    loss += _bag(
+                        in_table, out_table, inputs, m, outputs, positive, n, lr, cbow_mean, pooled, coefficients,
+                        change,
+                    )  # fmt: skip
+                    terms += 1
+                else:
+                    loss += _window(
+                        in_table, out_table, inputs[a:], m // steps, outputs, positive, n, lr, coefficients, change
+                    )
+                    terms += m // steps
         s += 1
     return loss, terms
 
@@ -202,7 +209,14 @@ _NO_PATHS = [np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.uint8)
 
 
 def _train(
-    job: list[Any], cbow: bool, cbow_mean: bool, in_table: Array, out_table: Array, threads: int
+    job: list[Any],
+    in_table: Array,
+    out_table: Array,
+    threads: int,
+    *,
+    cbow: bool = False,
+    cbow_mean: bool = True,
+    shared_negatives: bool = True,
 ) -> tuple[float, int]:
     """The arguments in the order of hotrow._native's: arrays, options, seed, begin and end, tables and threads."""
     arrays = [*job[:5], *_NO_PATHS] if len(job) == 13 else [*job[:3], *_NO_NEGATIVES, *job[3:6]]
@@ -211,19 +225,24 @@ def _train(
     call = (*map(vector, arrays), *options, np.uint64(seed))
     blocks = -(-(end - begin) // tokens_per_block)
     cuts = [min(begin + tokens_per_block * b, end) for b, _ in pieces(blocks, min(threads, blocks))]
-    parts = parallel(_epoch, [(call, *piece, cbow, cbow_mean, i, o) for piece in pairwise([*cuts, end])])
+    kind = cbow, cbow_mean, shared_negatives
+    parts = parallel(_epoch, [(call, *piece, *kind, i, o) for piece in pairwise([*cuts, end])])
     return float(sum(loss for loss, _ in parts)), sum(terms for _, terms in parts)
 
 
 def skipgram_epoch(*arguments: Any) -> tuple[float, int]:
-    *job, in_table, out_table, threads = arguments
-    return _train(job, False, False, in_table, out_table, threads)
+    *job, shared_negatives, in_table, out_table, threads = arguments
+    return _train(job, in_table, out_table, threads, shared_negatives=shared_negatives)
 
 
 def cbow_epoch(*arguments: Any) -> tuple[float, int]:
     *job, cbow_mean, in_table, out_table, threads = arguments
-    return _train(job, True, cbow_mean, in_table, out_table, threads)
+    return _train(job, in_table, out_table, threads, cbow=True, cbow_mean=cbow_mean)
 
 
-# The arguments say which outputs there are.
-skipgram_hs_epoch, cbow_hs_epoch = skipgram_epoch, cbow_epoch
+def skipgram_hs_epoch(*arguments: Any) -> tuple[float, int]:
+    *job, in_table, out_table, threads = arguments
+    return _train(job, in_table, out_table, threads)
+
+
+cbow_hs_epoch = cbow_epoch  # the arguments say which outputs there are
