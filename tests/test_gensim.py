@@ -608,12 +608,14 @@ def test_ctrl_c_ends_the_chunk_that_is_trained(monkeypatch: pytest.MonkeyPatch) 
         (lambda m: setattr(m.wv, "vectors", m.wv.vectors.astype(np.float16)), TypeError, "in_table"),
         (lambda m: setattr(m.wv, "vectors", m.wv.vectors.astype(np.float64)), TypeError, "float"),
         (lambda m: m.wv.vectors.setflags(write=False), ValueError, "in_table"),
-        (lambda m: setattr(m, "syn1neg", m.syn1neg[:-1]), ValueError, "out_table"),
+        (lambda m: setattr(m, "syn1neg", m.syn1neg[:-1]), ValueError, "^syn1neg has 45 rows, wv 46: "),
+        (lambda m: m.wv.add_vectors(["new"], np.ones((1, 16))), ValueError, "^syn1 has 46 rows, wv 47: "),
     ],
-    ids=["float16", "float64", "read-only", "rows"],
+    ids=["float16", "float64", "read-only", "rows", "added"],
 )
 def test_vectors_that_cannot_be_trained(change: Callable[[Any], object], error: type[Exception], match: str) -> None:
-    model = adapter.Word2Vec(sentences(), **SMALL)
+    more = {"hs": 1, "negative": 0} if "syn1 " in match else {}
+    model = adapter.Word2Vec(sentences(), **SMALL | more)
     change(model)
     before = model.wv.vectors.copy()
     with pytest.raises(error, match=match):

@@ -67,6 +67,14 @@ def test_order_of_words_changes_no_length() -> None:
     assert entropy <= (lengths * counts).sum() < entropy + counts.sum()
 
 
+def test_words_that_never_occur_have_short_paths() -> None:
+    """Those of a balanced tree, below the place that one of them would have."""
+    lengths = [np.diff(HuffmanTree.from_counts([*[0] * 4096, *more]).path_offsets) for more in ([], [1, 2, 4, 9])]
+    assert (lengths[0] == 12).all()
+    assert lengths[1][4096:].tolist() == [4, 3, 2, 1]
+    assert (lengths[1][:4096] == 12 + 4).all()
+
+
 def test_probabilities_sum_up_to_one() -> None:
     """exp(-loss) of each word for one context: the loss of the reference is -log of a distribution."""
     rng, tree = np.random.default_rng(2), HuffmanTree.from_counts(COUNTS["ties"])

@@ -137,3 +137,22 @@ def test_memory_of_a_large_result_is_used_again_once_nothing_refers_to_it(backen
     assert np.array_equal(second, table[::-1])
     if hotrow._backend.name() == "native":
         assert sums.ctypes.data == place
+
+
+LIMITED = """
+import resource, sys
+import numpy as np, hotrow
+hotrow.set_num_threads(1)
+table, indices = np.ones((10, 256), np.float32), np.zeros(190_000, np.int64)
+hotrow.gather(table, indices[:150_000])  # 154 MB, which are kept
+with open("/proc/self/statm") as statm:
+    most = int(statm.read().split()[0]) * resource.getpagesize() + (90 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+assert hotrow.gather(table, indices).shape == (190_000, 256)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
+@pytest.mark.skipif("native" not in {backend.name for backend in BACKENDS}, reason="the native backend keeps memory")
+def test_kept_memory_is_given_up_where_there_is_no_other() -> None:
+    run_python(LIMITED)

@@ -18,9 +18,7 @@ class SparePool {
 public:
     // Keeps so many bytes, in blocks of at most `largest`.
     SparePool(size_t most, size_t largest) : most_(most), largest_(largest) {}
-    ~SparePool() {
-        for (const auto& [data, size] : spare_) free(data, size);
-    }
+    ~SparePool() { clear(); }
     // At least `size` bytes; `size` becomes how many.
     void* take(size_t& size) {
         for (size_t i = 0; i < spare_.size(); ++i)
@@ -32,7 +30,11 @@ public:
                 return data;
             }
         size += size / 8;  // the next call may ask for a little more
-        void* const data = ::operator new(size, alignment(size));
+        void* data = ::operator new(size, alignment(size), std::nothrow);
+        if (!data) {
+            clear();  // what is kept may be what is missing
+            data = ::operator new(size, alignment(size));
+        }
 #if defined(__linux__)
         if (size >= kHuge) madvise(data, size, MADV_HUGEPAGE);
 #endif
@@ -61,6 +63,11 @@ public:
 private:
     static constexpr size_t kBlocks = 32, kHuge = 4 << 20;
     static std::align_val_t alignment(size_t size) { return std::align_val_t(size >= kHuge ? 2 << 20 : 64); }
+    void clear() noexcept {
+        for (const auto& [data, size] : spare_) free(data, size);
+        spare_.clear();
+        total_ = 0;
+    }
     static void free(void* data, size_t size) { ::operator delete(data, alignment(size)); }
 
     const size_t most_, largest_;

@@ -17,6 +17,7 @@ code. hotrow takes the place of four steps of it:
 
 What differs:
 
+- The contexts of a word share the negatives that skip-gram draws for it. gensim draws them for each pair.
 - It uses up to `workers` threads, and at most hotrow.get_num_threads(). With one, the same corpus and seed give the
   same bits again.
 - The learning rate falls from word to word. gensim holds it for a batch, and with corpus_file lets each thread fall
@@ -104,6 +105,9 @@ def _not_trained(model: Any) -> str | None:
 
 def _epoch_function(model: Any) -> Callable[..., float]:
     """What trains an epoch of a model that _not_trained has nothing against."""
+    outputs = "syn1" if model.hs else "syn1neg"
+    if (rows := len(getattr(model, outputs))) != len(model.wv):  # add_vector: gensim's code would step out of bounds
+        raise ValueError(f"{outputs} has {rows} rows, wv {len(model.wv)}: added vectors cannot be trained")
     kind: dict[str, Any] = {"window": model.window, "shrink_windows": model.shrink_windows}
     if not model.sg:
         kind["cbow_mean"] = bool(model.cbow_mean)

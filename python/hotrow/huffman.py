@@ -34,7 +34,8 @@ class HuffmanTree:
         """The tree of words that occur `counts` times.
 
         Inner nodes are numbered in the order they are made, the root last. Of equal weights inner nodes come before
-        words, the oldest first, and words before those of a lower number.
+        words, the oldest first, and words before those of a lower number. Words that never occur weigh alike, and all
+        of them together no more than any other: paths through weights of 0 would grow by a node with each of them.
 
         Args:
             counts (int or float[V]): at least 0; V < 2^31.
@@ -44,6 +45,7 @@ class HuffmanTree:
         """
         weights = checked_counts(counts)
         size = weights.size
+        weights[weights == 0] = weights.min(initial=1.0, where=weights > 0) / size
         order = size - 1 - np.argsort(weights[::-1], kind="stable")
         parent, second = np.full(2 * size - 1, -1, np.int32), np.zeros(2 * size - 1, np.uint8)
         children = _merge(weights[order].tolist())  # words numbered by weight, then inner nodes
