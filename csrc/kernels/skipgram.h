@@ -288,7 +288,7 @@ HOTROW_OWN_FUNCTION void skipgram_pairs(const Epoch<I>& job, Range range, void* 
     SoftplusSum<F> sum;
     const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
     const auto train = [&](F** input, int64_t n, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
-        w.set_inputs(input, 1, true);
+        w.set_inputs(input, 1, false);
         w.n = n;
         ++loss.terms;
         train_window(w, in_table.cols, lr, FirstIsPositive{}, true, meanwhile, sum);

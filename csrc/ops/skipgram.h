@@ -40,20 +40,25 @@ Loss skipgram_step(const I* centers, const I* contexts, int64_t n, Mat<const I> 
     });
 }
 
+// The blocks of the tokens `range`.
+inline Range blocks_of(Range range) {
+    return {range.begin / kTokensPerBlock, (range.end + kTokensPerBlock - 1) / kTokensPerBlock};
+}
+
 // How many threads have work in the tokens `range`.
 inline int epoch_threads(Range range, int threads) {
-    const int64_t blocks = (range.end + kTokensPerBlock - 1) / kTokensPerBlock - range.begin / kTokensPerBlock;
-    return int(std::min<int64_t>(threads, std::max<int64_t>(1, blocks)));
+    const Range blocks = blocks_of(range);
+    return int(std::min<int64_t>(threads, std::max<int64_t>(1, blocks.end - blocks.begin)));
 }
 
 // kernel(tokens, scratch, loss) on blocks of the tokens `range`, whose ends are multiples of kTokensPerBlock or the last
 // token. The blocks are the same however an epoch is cut into calls, and so are all draws.
 template <class Kernel>
 Loss epoch(Range range, int64_t scratch_bytes, int threads, const Kernel& kernel) {
-    const int64_t first = range.begin / kTokensPerBlock, last = (range.end + kTokensPerBlock - 1) / kTokensPerBlock;
-    return hogwild(last - first, scratch_bytes, epoch_threads(range, threads),
+    const Range blocks = blocks_of(range);
+    return hogwild(blocks.end - blocks.begin, scratch_bytes, epoch_threads(range, threads),
                    [&](int64_t task, void* scratch, Loss& loss) {
-                       const int64_t begin = (first + task) * kTokensPerBlock;
+                       const int64_t begin = (blocks.begin + task) * kTokensPerBlock;
                        kernel(Range{begin, std::min(begin + kTokensPerBlock, range.end)}, scratch, loss);
                    });
 }
