@@ -111,7 +111,7 @@ def _of_numbers(tokens: Array, offsets: Array, min_count: int, max_final_vocab: 
     order = np.flatnonzero(counts >= least)
     number = np.full(size, -1, np.int32)
     number[order] = np.arange(order.size, dtype=np.int32)
-    return Corpus([str(i) for i in order.tolist()], counts[order], *_renumber(number, tokens, offsets))
+    return Corpus([str(i) for i in order.tolist()], counts[order], *renumber(number, tokens, offsets))
 
 
 def _checked(corpus: Corpus) -> Corpus:
@@ -150,10 +150,11 @@ def extend(corpus: Corpus, known: Sequence[str], min_count: int, most: int | Non
     words = [*known, *(corpus.words[i] for i in new)]
     counts = np.zeros(len(words), np.int64)
     counts[number[kept]] = corpus.counts[kept]
-    return Corpus(words, counts, *_renumber(number, corpus.tokens, corpus.offsets))
+    return Corpus(words, counts, *renumber(number, corpus.tokens, corpus.offsets))
 
 
-def _renumber(number: Array, tokens: Array, offsets: Array) -> tuple[Array, Array]:
+def renumber(number: Array, tokens: Array, offsets: Array) -> tuple[Array, Array]:
+    """Tokens by their new number, those of number -1 left out, and where sentences start then."""
     if np.array_equal(number, np.arange(number.size)):
         return tokens, offsets
     return _encode.renumber(number, _chunks(tokens), _chunks(offsets))

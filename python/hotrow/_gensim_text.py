@@ -15,7 +15,7 @@ import numpy as np
 from gensim import utils
 from gensim.models import word2vec
 
-from hotrow import _encode, text
+from hotrow import _corpus, _encode, text
 from hotrow._encode import Array
 
 _CHUNK = 1 << 18  # words trained on at a time: some 50 ms, and 16 MB while they are strings
@@ -124,14 +124,10 @@ def numbered(encoded: Text, row: dict[str, int], words: list[str]) -> Text | Non
         return encoded
     number = np.array([row.get(word, -1) for word in encoded.words], np.int32)
     try:
-        tokens, offsets = _encode.renumber(number, _pieces(encoded.tokens), _pieces(encoded.offsets))
+        tokens, offsets = _corpus.renumber(number, encoded.tokens, encoded.offsets)
     except OSError:
         return None
     return encoded._replace(tokens=tokens, offsets=offsets, words=list(words), counts=None)
-
-
-def _pieces(values: Array) -> Iterator[Array]:
-    return (values[i : i + _SLICE] for i in range(0, values.size, _SLICE))
 
 
 def slices(encoded: Text) -> Iterator[Chunk]:
