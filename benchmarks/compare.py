@@ -194,8 +194,8 @@ def main() -> None:
             with word2vec.reading(a.words) as source:
                 word2vec.compile_numba(source)
                 trainers = (*HOTROW, "gensim")
-                rounds = 2 if a.quick else 3
-                result["skipgram"] = word2vec.run("skip-gram D=100", source, 1, a.threads, rounds, trainers)
+                seeds = 2 if a.quick else 3
+                result["skipgram"] = word2vec.run("skip-gram D=100", source, 1, a.threads, seeds, trainers)
     if a.json:
         a.json.write_text(json.dumps(result, indent=1) + "\n")
     if a.chart:

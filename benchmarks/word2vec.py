@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ def _fasttext(source: Text, options: Options, threads: int) -> tuple[float, hotr
     return seconds, hotrow.WordVectors(model.words, np.stack([model.get_word_vector(word) for word in model.words]))
 
 
-def _whole(train: Callable[[Text, Options, int, str], hotrow.WordVectors | None]) -> Train:
+def _whole(train: Callable[[Text, Options, int, str], None]) -> Train:
     """From a file of text to one of vectors."""
 
     def job(source: Text, options: Options, threads: int) -> tuple[float, hotrow.WordVectors]:
@@ -140,16 +141,14 @@ def _hotrow_job(source: Text, options: Options, threads: int, path: str) -> None
     hotrow.Word2Vec(**options, min_count=MIN_COUNT, threads=threads).fit(source.path, bar=False).vectors.save(path)
 
 
-def _gensim_job(module: str, **reads: bool) -> Train:
+def _gensim_job(module: str, corpus_file: bool) -> Train:
     """`module`: whose Word2Vec."""
 
     def train(source: Text, options: Options, threads: int, path: str) -> None:
-        from importlib import import_module
-
         from gensim.models.word2vec import LineSentence
 
         name = str(source.path)
-        corpus = {"corpus_file": name} if reads["corpus_file"] else {"sentences": LineSentence(name)}
+        corpus = {"corpus_file": name} if corpus_file else {"sentences": LineSentence(name)}
         model = import_module(module).Word2Vec(**corpus, **options, min_count=MIN_COUNT, workers=threads)
         model.wv.save_word2vec_format(path, binary=True)
 
@@ -170,6 +169,7 @@ class Case(NamedTuple):
 
 GENSIM = {"gensim": _gensim(), "gensim, corpus_file": _gensim(corpus_file=True)}
 PEERS = {"fastText": _fasttext} | GENSIM
+INTERFACES = {"hotrow.gensim": "hotrow.gensim", "gensim": "gensim.models"}
 CASES = {
     "skip-gram D=100": Case(
         {
@@ -188,12 +188,12 @@ CASES = {
         {"hotrow": _whole(_hotrow_job), "gensim": _gensim_job("gensim.models", corpus_file=True)}, SKIP_GRAM, 5
     ),
     "gensim's interface, LineSentence": Case(
-        {m: _gensim_job(m + ".models" * (m == "gensim"), corpus_file=False) for m in ("hotrow.gensim", "gensim")},
+        {name: _gensim_job(module, corpus_file=False) for name, module in INTERFACES.items()},
         SKIP_GRAM,
         5,
     ),
     "gensim's interface, corpus_file": Case(
-        {m: _gensim_job(m + ".models" * (m == "gensim"), corpus_file=True) for m in ("hotrow.gensim", "gensim")},
+        {name: _gensim_job(module, corpus_file=True) for name, module in INTERFACES.items()},
         SKIP_GRAM,
         5,
     ),

@@ -28,7 +28,7 @@ import hotrow
 from conftest import run_python
 from hotrow import Sampling, _encode
 
-models = pytest.importorskip("gensim.models")
+models = pytest.importorskip("gensim.models")  # what follows needs it
 from gensim.models.callbacks import CallbackAny2Vec  # noqa: E402
 from gensim.models.word2vec import LineSentence, PathLineSentences  # noqa: E402
 
@@ -437,7 +437,7 @@ def test_models_train_in_threads_at_once() -> None:
     assert hotrow.get_num_threads() == before
 
 
-class Log(CallbackAny2Vec):  # type: ignore[misc]
+class Log(CallbackAny2Vec):  # type: ignore[misc]  # gensim has no types
     def __init__(self) -> None:
         self.events: list[Any] = []
 
@@ -469,7 +469,7 @@ def test_callbacks(tmp_path: Path) -> None:
 # --- reading again ----------------------------------------------------------------------------------------------------
 
 
-class Each(CallbackAny2Vec):  # type: ignore[misc]
+class Each(CallbackAny2Vec):  # type: ignore[misc]  # gensim has no types
     """Calls a function after each epoch."""
 
     def __init__(self, function: Callable[[Any], object]) -> None:
@@ -641,7 +641,7 @@ def test_strided_vectors_train() -> None:
 # --- what gensim trains -----------------------------------------------------------------------------------------------
 
 
-class Counting(adapter.Word2Vec):  # type: ignore[misc]
+class Counting(adapter.Word2Vec):  # type: ignore[misc]  # gensim has no types
     def _raw_word_count(self, job: Any) -> Any:
         return super()._raw_word_count(job)
 
