@@ -1,4 +1,8 @@
-"""Skip-gram and continuous bag of words, with negative sampling or hierarchical softmax."""
+"""Skip-gram and continuous bag of words, with negative sampling or hierarchical softmax.
+
+Rows are known by where they start. Numbers that count elements are unsigned: an index that might be negative would be
+counted from the end, at the cost of a test that keeps loops from becoming vectors.
+"""
 
 from __future__ import annotations
 
@@ -8,75 +12,184 @@ from typing import Any
 
 import numpy as np
 
-from hotrow._numba.random import draw
+from hotrow._numba.math import exp, fma
 from hotrow._numba.views import (
     Array,
-    dot,
     jit,
     matrix,
     parallel,
+    part,
+    part_dot,
     pieces,
+    prefetch,
     row,
     scalar,
     useful_threads,
     vector,
 )
+from hotrow._numba.windows import draw_negatives, kept_words
 
 tokens_per_block = 1024  # as kTokensPerBlock in csrc/view.h
+
+# --- a window ---------------------------------------------------------------------------------------------------------
+
+_TOGETHER = 6  # rows that a loop takes at a time: a positive and the usual five negatives
+_LANES = 8  # scores are made up to a multiple of them
+
+
+@part
+def _whole(n):
+    """n, or the next multiple of _TOGETHER."""
+    return -(-n // _TOGETHER) * _TOGETHER
+
+
+@part
+def _start(table, r):
+    """Where row r starts."""
+    return np.uint64(table[1] + r * table[2])
+
+
+@part
+def _zero(x, begin, end):
+    for i in range(np.uint64(begin), np.uint64(end)):
+        x[i] = 0
+
+
+@part
+def _copy(x, start, cols, y, at):
+    for d in range(cols):
+        y[at + d] = x[start + d]
+
+
+@part
+def _add_one(y, start, cols, c, x, at):
+    """Row `start` of y gets c times that of x."""
+    for d in range(cols):
+        y[start + d] = fma(c, x[at + d], y[start + d])
+
+
+@part
+def _add(y, start, cols, c, j, step, x, rows, a):
+    """Row `start` of y gets c[j + k * step] times row rows[a + k] of x, k < _TOGETHER."""
+    c0, c1, c2 = c[j], c[j + step], c[j + 2 * step]
+    c3, c4, c5 = c[j + 3 * step], c[j + 4 * step], c[j + 5 * step]
+    x0, x1, x2, x3, x4, x5 = rows[a], rows[a + 1], rows[a + 2], rows[a + 3], rows[a + 4], rows[a + 5]
+    for d in range(cols):
+        total = fma(c0, x[x0 + d], y[start + d])
+        total = fma(c1, x[x1 + d], total)
+        total = fma(c2, x[x2 + d], total)
+        total = fma(c3, x[x3 + d], total)
+        total = fma(c4, x[x4 + d], total)
+        y[start + d] = fma(c5, x[x5 + d], total)
+
+
+@part_dot
+def _dots(h, start, cols, o, rows, b, scores, j):
+    """scores[j + k]: row `start` of h times row rows[b + k] of o, k < _TOGETHER."""
+    o0, o1, o2, o3, o4, o5 = rows[b], rows[b + 1], rows[b + 2], rows[b + 3], rows[b + 4], rows[b + 5]
+    s0 = s1 = s2 = s3 = s4 = s5 = h.dtype.type(0)
+    for d in range(cols):
+        x = h[start + d]
+        s0 += x * o[o0 + d]
+        s1 += x * o[o1 + d]
+        s2 += x * o[o2 + d]
+        s3 += x * o[o3 + d]
+        s4 += x * o[o4 + d]
+        s5 += x * o[o5 + d]
+    scores[j], scores[j + 1], scores[j + 2] = s0, s1, s2
+    scores[j + 3], scores[j + 4], scores[j + 5] = s3, s4, s5
+
+
+@part
+def _coefficients(scores, signs, n, lr, coefficients, exponentials):
+    """lr times the gradients of the losses of n scores, in float64."""
+    for j in range(n):
+        x = -signs[j] * scores[j]
+        e = exp(-abs(x))
+        coefficients[j] = lr * signs[j] * ((1.0 if x > 0 else e) / (1 + e))
+        exponentials[j] = e
+
+
+@part_dot
+def _losses(scores, signs, exponentials, begin, end):
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-abs(x))), x = -sign * score: the sum of the first terms and the
+    product of the arguments of the logarithms.
+    """
+    linear, product = 0.0, 1.0
+    for j in range(begin, end):
+        x = -signs[j] * scores[j]
+        linear += x if x > 0 else 0.0
+        product *= 1 + exponentials[j]
+    return linear, product
+
+
+@jit
+def _room(m, n, cols, like):
+    """What a window of up to m inputs and n outputs works on: a copy of its output rows and where each starts there;
+    for each pair its score, sign (1 for a positive, else -1), coefficient and exponential. Outputs are made up to a
+    multiple of _TOGETHER by rows of zeros.
+    """
+    n = _whole(n)
+    starts = np.arange(n).astype(np.uint64) * np.uint64(cols)
+    signs = np.full(m * n + _LANES, -1.0)
+    signs[: m * n : n] = 1
+    return (
+        np.empty(n * cols, like.dtype), starts, np.empty(signs.size, like.dtype), signs,
+        np.empty(_whole(m) * n + _LANES, like.dtype), np.empty(signs.size),
+    )  # fmt: skip
+
+
+@part
+def _window(inputs, rows, first, m, change, outputs, out_rows, n, width, cols, lr, room):
+    """A gradient step on all pairs of m inputs and n outputs, made up to `width`; its loss. Inputs start at
+    rows[first ..], followed by any that make up a multiple of _TOGETHER unless m is 1; their changes are added to the
+    same rows of `change`. A row may stand there twice: all coefficients come from the values before the step.
+    """
+    o, o_rows, scores, signs, coefficients, exponentials = room
+    pairs, padded = m * width, -(-m * width // _LANES) * _LANES
+    for b in range(n):
+        _copy(outputs, out_rows[b], cols, o, o_rows[b])
+    _zero(o, n * cols, width * cols)
+    for a in range(m):
+        for b in range(0, width, _TOGETHER):
+            _dots(inputs, rows[first + a], cols, o, o_rows, b, scores, a * width + b)
+    _zero(scores, pairs, padded)
+    _coefficients(scores, signs, padded, lr, coefficients, exponentials)
+    loss = -(padded - m * n) * math.log(2.0)  # that of scores that are made up
+    for begin in range(0, padded, 1000):  # factors are 2 at most
+        linear, product = _losses(scores, signs, exponentials, np.uint64(begin), np.uint64(min(begin + 1000, padded)))
+        loss += linear + math.log(product)
+    _zero(coefficients, pairs, _whole(m) * width)
+    for b in range(n):
+        for a in range(0, m, _TOGETHER):
+            j = a * width + b
+            if a == m - 1:
+                _add_one(outputs, out_rows[b], cols, coefficients[j], inputs, rows[first + a])
+            else:
+                _add(outputs, out_rows[b], cols, coefficients, j, width, inputs, rows, first + a)
+    for a in range(m):
+        for b in range(0, width, _TOGETHER):
+            _add(change, rows[first + a], cols, coefficients, a * width + b, 1, o, o_rows, b)
+    return loss
+
 
 # --- skipgram_step ----------------------------------------------------------------------------------------------------
 
 
 @jit
-def _window(in_table, out_table, inputs, m, outputs, positive, n, lr, coefficients, change):
-    """A gradient step on all pairs of m input rows and n output rows, those being positive where it says."""
-    one = coefficients.dtype.type(1)
-    loss = 0.0
-    for a in range(m):
-        h = row(in_table, inputs[a])
-        for b in range(n):
-            x = dot(h, row(out_table, outputs[b]))
-            if positive[b]:
-                x = -x
-            e = math.exp(-abs(x))
-            sigmoid = one / (one + e) if x > 0 else e / (one + e)
-            loss += max(x, 0) + math.log1p(e)
-            coefficients[a, b] = lr * sigmoid if positive[b] else -lr * sigmoid
-    for a in range(m):
-        step = change[a]
-        step[:] = 0
-        for b in range(n):
-            o, c = row(out_table, outputs[b]), coefficients[a, b]
-            for d in range(step.size):
-                step[d] += c * o[d]
-    for b in range(n):
-        o = row(out_table, outputs[b])
-        for a in range(m):
-            h, c = row(in_table, inputs[a]), coefficients[a, b]
-            for d in range(o.size):
-                o[d] += c * h[d]
-    for a in range(m):
-        h, step = row(in_table, inputs[a]), change[a]
-        for d in range(h.size):
-            h[d] += step[d]
-    return loss
-
-
-@jit
 def _skipgram_step(centers, contexts, negatives, lr, begin, end, in_table, out_table):
     """Pair after pair: one input row, one positive and the negatives that differ from it."""
-    inputs, outputs = np.empty(1, centers.dtype), np.empty(1 + negatives[3], centers.dtype)
-    positive = np.arange(outputs.size) == 0
-    coefficients = np.empty((1, outputs.size), in_table[0].dtype)
-    change = np.empty((1, in_table[3]), in_table[0].dtype)
+    cols = np.uint64(in_table[3])
+    inputs, outputs = np.empty(1, np.uint64), np.empty(1 + negatives[3], np.uint64)
+    room = _room(1, outputs.size, in_table[3], in_table[0])
     loss = 0.0
     for i in range(begin, end):
-        inputs[0], outputs[0], n = centers[i], contexts[i], 1
+        inputs[0], outputs[0], n = _start(in_table, centers[i]), _start(out_table, contexts[i]), 1
         for k in row(negatives, i):
             if k != contexts[i]:
-                outputs[n] = k
+                outputs[n] = _start(out_table, k)
                 n += 1
-        loss += _window(in_table, out_table, inputs, 1, outputs, positive, n, lr, coefficients, change)
+        loss += _window(in_table[0], inputs, 0, 1, in_table[0], out_table[0], outputs, n, room[1].size, cols, lr, room)
     return loss
 
 
@@ -93,39 +206,59 @@ def skipgram_step(
 
 # --- skipgram_epoch, cbow_epoch, skipgram_hs_epoch, cbow_hs_epoch -----------------------------------------------------
 
-_KEEP, _WINDOW, _NEGATIVE = np.uint64(1), np.uint64(2), np.uint64(3)
-_LOW = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
+_AHEAD = 2  # centres between the fetch of a window's rows and their use
 
 
-@jit
-def _kept(tokens, keep, seed, p):
-    return (draw(seed, _KEEP, p) & _LOW) <= keep[tokens[p]]
+@part
+def _outputs(out_table, center, negatives, at, n, outputs):
+    """The rows of a centre and of those of n negatives that differ from it; their number."""
+    outputs[0], found = _start(out_table, center), 1
+    for k in range(at, at + n):
+        outputs[found] = _start(out_table, negatives[k])
+        found += negatives[k] != center
+    return found
 
 
-@jit
-def _bag(in_table, out_table, contexts, m, outputs, positive, n, lr, cbow_mean, pooled, coefficients, change):
-    """A step on m contexts, pooled to one row, and n output rows, those being positive where it says."""
-    h = pooled[0]
-    share = h.dtype.type(1) / h.dtype.type(m)
-    h[:] = 0
+@part
+def _fetch(table, words, begin, end):
+    """Bring near the rows of words[begin .. end - 1], or the first KB of each."""
+    flat, cols = table[0], min(table[3], 1024 // table[0].itemsize)
+    for k in range(begin, end):
+        for d in range(0, cols, 64 // flat.itemsize):
+            prefetch(flat, _start(table, words[k]) + np.uint64(d))
+
+
+@part
+def _contexts(in_table, word, t, begin, end, rows):
+    """The rows of words begin .. end - 1 but t, the last again to make up a multiple of _TOGETHER; their number."""
+    m = 0
+    for c in range(begin, end):
+        rows[m] = _start(in_table, word[c])
+        m += c != t
+    for a in range(m, _whole(m)):
+        rows[a] = rows[m - 1]
+    return m
+
+
+@part
+def _path(out_table, points, codes, begin, end, m, outputs, signs):
+    """The rows of nodes begin .. end - 1 of a path, and their signs for each of m inputs; their number."""
+    n = end - begin
+    for b in range(n):
+        outputs[b] = _start(out_table, points[begin + b])
+        for a in range(m):
+            signs[a * _whole(n) + b] = 1 - 2 * np.int64(codes[begin + b])
+    return n
+
+
+@part
+def _pool(table, rows, m, factor, cols, pooled):
+    """The sum of m rows, times a factor."""
+    _zero(pooled, 0, cols)
     for a in range(m):
-        x = row(in_table, contexts[a])
-        for d in range(h.size):
-            h[d] += x[d]
-    if cbow_mean:
-        for d in range(h.size):
-            h[d] *= share
-    loss = _window(pooled, out_table, (0,), 1, outputs, positive, n, lr, coefficients, change)
-    step = change[0]
-    if not cbow_mean:
-        for d in range(step.size):
-            step[d] *= share
-    for a in range(m):
-        x = row(in_table, contexts[a])
-        for d in range(x.size):
-            x[d] += step[d]
-    return loss
+        _add_one(pooled, np.uint64(0), cols, pooled.dtype.type(1), table, rows[a])
+    for d in range(cols):
+        pooled[d] *= factor
 
 
 @jit
@@ -135,72 +268,69 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
     """
     tokens, offsets, keep, accept, other, path_offsets, points, codes = job[:8]
     window, most, shrink, lr_begin, lr_end, seed = job[8:]
-    hs = path_offsets.size > 0
+    hs, pairs = path_offsets.size > 0, not (shared or cbow)
     slope = (lr_end - lr_begin) / offsets[-1]
-    word, place = np.empty(end - begin + 2 * window, tokens.dtype), np.empty(end - begin + 2 * window, np.int64)
-    inputs, outputs = np.empty(2 * window, tokens.dtype), np.empty(1 + most, tokens.dtype)
-    positive = np.arange(outputs.size) == 0
-    coefficients = np.empty((inputs.size, outputs.size), in_table[0].dtype)
-    change = np.empty((inputs.size, in_table[3]), in_table[0].dtype)
-    pooled = np.empty(in_table[3], in_table[0].dtype), 0, in_table[3], in_table[3]
+    size = tokens_per_block + 2 * window + 1
+    word, place = np.empty(size, tokens.dtype), np.empty(size, np.int64)
+    window_begin, window_end = np.empty(size, np.int64), np.empty(size, np.int64)
+    negatives = np.empty(0 if hs else max(tokens_per_block, 2 * window) * most, tokens.dtype)
+    rows, outputs = np.empty(2 * window + _TOGETHER, np.uint64), np.empty(1 + most, np.uint64)
+    in_flat, out_flat, cols, scalar_t = in_table[0], out_table[0], np.uint64(in_table[3]), in_table[0].dtype.type
+    at_once = 1 if cbow or pairs else 2 * window
+    room = _room(at_once, outputs.size, in_table[3], in_flat)
+    inputs, input_rows, change = in_flat, rows, in_flat
+    if cbow:
+        inputs, input_rows, change = (
+            np.empty_like(in_flat[:cols]),
+            np.zeros(1, np.uint64),
+            np.empty_like(in_flat[:cols]),
+        )
     loss, terms = 0.0, 0
-    s = np.searchsorted(offsets, begin, side="right") - 1
-    while s < offsets.size - 1 and offsets[s] < end:
-        # The kept words of this sentence in the range, and up to `window` on either side of it.
-        sentence_end = offsets[s + 1]
-        p, left, count = max(begin, offsets[s]), 0, 0
-        while p > offsets[s] and left < window:
-            p -= 1
-            left += _kept(tokens, keep, seed, p)
-        centers_end = count
-        while p < sentence_end and (p < end or count < centers_end + window):
-            if _kept(tokens, keep, seed, p):
-                word[count], place[count] = tokens[p], p
-                count += 1
-            p += 1
-            if p <= end:
-                centers_end = count
-        for t in range(left, centers_end):
-            reach = window
-            if shrink:
-                reach = 1 + np.int64(((draw(seed, _WINDOW, place[t]) >> _32) * np.uint64(window)) >> _32)
-            m = 0
-            for c in range(max(0, t - reach), min(count, t + reach + 1)):
-                if c != t:
-                    inputs[m] = word[c]
-                    m += 1
+    for block in range(begin, end, tokens_per_block):
+        count, first, last = kept_words(
+            tokens, offsets, keep, window, shrink, seed, block, min(block + tokens_per_block, end), word, place,
+            window_begin, window_end,
+        )  # fmt: skip
+        if not hs and not pairs:
+            for t in range(first, last):
+                draw_negatives(accept, other, seed, place[t] * most, most, negatives, (t - first) * most)
+        block_loss = 0.0
+        for t in range(first, last):
+            ahead = min(t + _AHEAD, last - 1)
+            _fetch(in_table, word, ahead + window, min(ahead + window + 1, count))
+            if hs:
+                _fetch(out_table, points, path_offsets[word[ahead]], path_offsets[word[ahead] + 1])
+            elif not pairs:
+                _fetch(out_table, negatives, (ahead - first) * most, (ahead - first + 1) * most)
+            m = _contexts(in_table, word, t, window_begin[t], window_end[t], rows)
             if m == 0:
                 continue
-            outputs[0], n = word[t], 1
+            together, n, width = min(m, at_once), 0, room[1].size
             if hs:
-                first = path_offsets[word[t]]
-                n = path_offsets[word[t] + 1] - first
-                for b in range(n):
-                    outputs[b], positive[b] = points[first + b], codes[first + b] == 0
-            lr = in_table[0].dtype.type(lr_begin + slope * place[t])
-            steps, times = (1, 1) if shared else (m, 2 * window)
-            for a in range(steps):
-                if not hs:
-                    n = 1
-                for k in range(0 if hs else most):
-                    x = draw(seed, _NEGATIVE, (place[t] * times + a) * most + k)
-                    bucket = ((x >> _32) * np.uint64(keep.size)) >> _32
-                    drawn = np.int64(bucket) if (x & _LOW) <= accept[bucket] else np.int64(other[bucket])
-                    if drawn != word[t]:
-                        outputs[n] = drawn
-                        n += 1
-                if cbow:
-                    loss += _bag(
-                        in_table, out_table, inputs, m, outputs, positive, n, lr, cbow_mean, pooled, coefficients,
-                        change,
-                    )  # fmt: skip
-                    terms += 1
-                else:
-                    loss += _window(
-                        in_table, out_table, inputs[a:], m // steps, outputs, positive, n, lr, coefficients, change
-                    )
-                    terms += m // steps
-        s += 1
+                path = path_offsets[word[t]], path_offsets[word[t] + 1]
+                n = _path(out_table, points, codes, *path, together, outputs, room[3])
+                width = _whole(n)
+            elif pairs:
+                draw_negatives(accept, other, seed, place[t] * 2 * window * most, m * most, negatives, 0)
+                _fetch(out_table, negatives, 0, m * most)
+            else:
+                n = _outputs(out_table, word[t], negatives, (t - first) * most, most, outputs)
+            share = scalar_t(1) / scalar_t(m)
+            if cbow:
+                _pool(in_flat, rows, m, share if cbow_mean else scalar_t(1), cols, inputs)
+                _zero(change, 0, cols)
+            lr = scalar_t(lr_begin + slope * place[t])
+            for a in range(m if pairs else 1):
+                if pairs:
+                    n = _outputs(out_table, word[t], negatives, a * most, most, outputs)
+                block_loss += _window(
+                    inputs, input_rows, a, together, change, out_flat, outputs, n, width, cols, lr, room
+                )
+            if cbow:
+                for a in range(m):
+                    _add_one(in_flat, rows[a], cols, scalar_t(1) if cbow_mean else share, change, np.uint64(0))
+            terms += 1 if cbow else m
+        loss += scalar_t(block_loss)  # sums of float32 are exact: it does not matter where calls cut an epoch
     return loss, terms
 
 

@@ -32,6 +32,11 @@ _BYTES_PER_THREAD = 1 << 20  # a Python thread costs some 50 microseconds
 # Division by zero gives infinity or NaN, as in C++: Python's error would keep loops from being vectorised.
 jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 inline = numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
+# Parts of a hot function: LLVM then sees that they raise nothing, and no references to their arguments are counted.
+part = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+part_dot = numba.njit(
+    nogil=True, cache=True, error_model="numpy", forceinline=True, fastmath={"reassoc", "nsz", "contract"}
+)
 # Sums over a row may be reordered into lanes, nothing else.
 jit_dot = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 
@@ -58,7 +63,7 @@ def _prefetch_element(typing_context, flat, position):
     return types.void(flat, types.intp), generate
 
 
-_prefetch: Any = intrinsic(_prefetch_element)
+prefetch: Any = intrinsic(_prefetch_element)
 
 
 @inline
@@ -67,7 +72,7 @@ def prefetch_row(view, r):
     flat, first, stride, cols = view[:4]
     start = first + r * stride
     for d in range(0, min(cols, 1024 // flat.itemsize), 64 // flat.itemsize):
-        _prefetch(flat, start + d)
+        prefetch(flat, start + d)
 
 
 @jit_dot
