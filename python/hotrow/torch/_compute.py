@@ -1,0 +1,81 @@
+"""Lookups and gradients on tensors of the CPU, without autograd. Gradients of bags are never expanded to lookups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hotrow import _backend, _threads, ops
+from hotrow.torch._share import Array, array, numpy_dtype, real, tensor
+
+_WIDE, _INDICES = {torch.float32, torch.float64}, {torch.int32, torch.int64}
+
+
+def rows(weight: Tensor, indices: Tensor) -> Tensor:
+    """hotrow.gather. Where torch can tell that tensors are just as kernels take them, which costs it nothing, only the
+    values of indices are looked at: 1.5 of the 11 microseconds of a layer's 64 lookups."""
+    if (
+        weight.dtype in _WIDE and indices.dtype in _INDICES
+        and weight.dim() == 2 and weight.is_contiguous() and indices.is_contiguous()
+    ):  # fmt: skip
+        kernels, threads = _backend.kernels(), _threads.count
+        table, where = weight.data.numpy(), indices.numpy()
+        if kernels.first_out_of_range(where, table.shape[0], threads) < 0:
+            found = kernels.result((*where.shape, table.shape[1]), table.dtype)
+            if where.ndim == 1:
+                kernels.gather(table, where, None, found, threads)
+            else:
+                kernels.gather(table, where.reshape(-1), None, found.reshape(where.size, table.shape[1]), threads)
+            return torch.from_numpy(found)
+    return tensor(ops.gather(array(weight), indices.numpy()))
+
+
+def bag(
+    weight: Tensor, indices: Array, offsets: Array, weights: Array | None, mode: str, padding_idx: int | None,
+    places: bool,
+) -> tuple[Tensor, Array | None]:  # fmt: skip
+    """Pooled bags; with `places`, also argmax."""
+    argmax = np.empty((offsets.size - 1, weight.shape[1]), np.int32) if places else None
+    pooled = ops.embedding_bag(
+        array(weight), indices, offsets, weights=weights, mode=mode, padding_idx=padding_idx, argmax=argmax
+    )
+    return tensor(pooled).to(weight.dtype), argmax
+
+
+def per_row(indices: Array, grads: Array, by_frequency: bool, options: dict[str, Any]) -> tuple[Array, Array]:
+    """The rows looked up, ascending, and the gradient of each."""
+    rows, values = ops.coalesce(indices, grads, **options)
+    if by_frequency and rows.size:
+        padding_idx = options.get("padding_idx")
+        counted = indices if padding_idx is None else indices[indices != padding_idx]
+        values /= np.bincount(np.searchsorted(rows, counted), minlength=rows.size)[:, None].astype(values.dtype)
+    return rows, values
+
+
+def weight_grad(grad: Tensor, rows: int, indices: Array, by_frequency: bool, sparse: bool, **options: Any) -> Tensor:
+    """The gradient of a table from that of its lookups or bags; options as hotrow.scatter_add."""
+    grads, shape = array(real(grad)), (rows, grad.shape[1])
+    if not sparse and not by_frequency:
+        table = np.zeros(shape, numpy_dtype(grad.dtype))  # calloc: a large one is written where rows were looked up
+        ops.scatter_add(table, indices, grads, **options)
+        return tensor(table)
+    found, sums = per_row(indices, grads, by_frequency, options)
+    where, values = torch.from_numpy(found.astype(np.int64, copy=False)), tensor(sums).to(grad.dtype)
+    if not sparse:
+        return torch.zeros(shape, dtype=grad.dtype).index_copy_(0, where, values)
+    return torch.sparse_coo_tensor(where[None], values, shape, is_coalesced=True, check_invariants=False)
+
+
+def weights_grad(
+    grad: Tensor, weight: Tensor, indices: Array, offsets: Array, weights: Array, mode: str, padding_idx: int | None,
+    argmax: Array | None,
+) -> Tensor:  # fmt: skip
+    """The gradient of per_sample_weights."""
+    found = ops.weights_grad(
+        array(weight), indices, offsets, array(real(grad)), weights=weights, mode=mode, padding_idx=padding_idx,
+        argmax=argmax,
+    )  # fmt: skip
+    return tensor(found).to(weight.dtype)
