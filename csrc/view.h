@@ -139,6 +139,7 @@ struct Epoch {
     bool shrink_windows;
     double lr_begin, lr_end;       // learning rate at the first and past the last of all T tokens
     uint64_t seed;
+    int threads;                   // that train at the same time
 };
 
 // The paths of a Huffman tree: of word w, from the root on, the inner nodes points[k] for offsets[w] <= k <
@@ -148,20 +149,31 @@ struct Paths {
     const int32_t* points;
     const uint8_t* codes;
     int64_t longest;
-    int threads;  // that train at the same time
 };
-constexpr int64_t kSharedNodes = 32;  // the last so many nodes, the root among them, stand in most paths
+constexpr int64_t kSharedNodes = 128;  // the last so many nodes, the root among them, stand in most paths
 
-// Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it and their
-// negatives, those of all pairs of a few windows, the rows of a window and its coefficients, a register of 64 bytes for
-// each output, input rows under way.
 constexpr int64_t kTokensPerBlock = 1024;
+
+// Negatives that windows share come from a pool that each block of kTokensPerBlock draws: so many words, each used some 13
+// times on English text. Their rows stay with a thread for so long.
+HOTROW_INLINE int64_t pool_size(int64_t negative) {
+    const int64_t usual = 48 * negative < 4096 ? 48 * negative : 4096;
+    return usual < negative ? negative : usual;
+}
+
+// Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it, negatives of
+// all pairs of a few windows, the rows of a window and its coefficients, a register of 64 bytes for each output, input
+// rows under way.
 constexpr int64_t kDrawnWindows = 4;  // of pairs with negatives of their own; a power of two
 HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
     const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
     const int64_t drawn = kDrawnWindows * inputs * negative;
-    return kept * (40 + negative * 8) + drawn * 8 + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) +
-           outputs * 160 + 4096;
+    return kept * 44 + drawn * 8 + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) + outputs * 176 + 4096;
+}
+
+// And for a pool: its words by number and by hash, two copies of their rows.
+HOTROW_INLINE int64_t pool_scratch_bytes(int64_t negative, int64_t cols) {
+    return pool_size(negative) * (80 + 2 * (cols + 16) * 8);
 }
 
 // The same for hierarchical softmax, with the signs of a path and two copies of the shared nodes.

@@ -105,7 +105,7 @@ def test_reference_cbow_descends_its_loss(cbow_mean: bool) -> None:
         np.testing.assert_allclose(moved, factor * _by_differences(loss, before[name], 1e-4), atol=1e-6)
 
 
-@pytest.mark.parametrize("stream", [1, 2, 3])
+@pytest.mark.parametrize("stream", [1, 2, 3, 4])
 def test_draws_are_splitmix64(stream: int) -> None:
     """Seeds that cancel the stream's key leave the generator at its state 0."""
     high, low = reference.draws(-stream * GOLDEN % 2**64, stream, range(3))
@@ -116,7 +116,7 @@ def test_numba_draws_as_the_reference() -> None:
     pytest.importorskip("numba")
     from hotrow import _numba
 
-    for seed, stream, index in product((0, 1, 2**64 - 1), (1, 2, 3), (0, 1, 2**40)):
+    for seed, stream, index in product((0, 1, 2**64 - 1), (1, 2, 3, 4), (0, 1, 2**40)):
         high, low = reference.draws(seed, stream, [index])
         drawn = _numba._draw(np.uint64(seed), np.uint64(stream), np.int64(index))
         assert int(drawn) == int(high[0]) << 32 | int(low[0])
@@ -171,6 +171,37 @@ def test_mean_update_is_the_expected_gradient(shared: bool, backend: ModuleType)
         error = np.std(found[name], axis=0) / seeds**0.5
         assert error.min() > 0
         assert (abs(np.mean(found[name], axis=0) - want[name]) <= 5 * error + 100 * lr).all()
+
+
+@pytest.mark.parametrize("op", ["skipgram_epoch", "cbow_epoch"])
+def test_negatives_of_a_block_come_from_its_pool(op: str, backend: ModuleType) -> None:
+    """Of 5,000 words that are as frequent, those that blocks of 1,024 tokens draw: 48 for each negative."""
+    rng, negative, rows = np.random.default_rng(9), 2, 5000
+    tokens, offsets, counts = rng.integers(0, rows, 2048), np.array([0, 2048]), np.ones(rows)
+    in_table, before = rng.standard_normal((2, rows, 3))
+    out_table, sampling = before.copy(), Sampling.from_counts(counts, sample=0)
+    run(hotrow, op, {"in_table": in_table, "out_table": out_table, "tokens": tokens, "offsets": offsets,
+                     "sampling": sampling, "negative": negative})  # fmt: skip
+    drawn = np.setdiff1d(np.flatnonzero((out_table != before).any(axis=1)), tokens)
+    pool = reference._words_drawn(sampling, 1, 4, 2 * 48 * negative)
+    assert 100 < drawn.size < 2 * 48 * negative
+    assert set(drawn) <= set(pool)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@each_epoch
+def test_threads_together_do_what_one_does(op: str, backend: ModuleType, threads: int) -> None:
+    """To first order in lr, but for updates that threads lose to each other."""
+    moved = {}
+    for t in (1, threads):
+        case = epoch(tokens=20_000, rows=2000, float_t=np.float64)
+        before = {name: case[name].copy() for name in ("in_table", "out_table")}
+        before["out_table"][:] = case["out_table"][:] = np.random.default_rng(1).standard_normal((2000, 20))
+        with num_threads(t):
+            run(hotrow, op, case, lr=1e-6, lr_end=1e-6)
+        moved[t] = {name: case[name] - before[name] for name in before}
+    for name, alone in moved[1].items():
+        assert np.linalg.norm(moved[threads][name] - alone) < 0.4 * np.linalg.norm(alone)
 
 
 def test_learning_rate_falls_linearly(backend: ModuleType) -> None:
@@ -306,7 +337,7 @@ def _topics() -> Case:
 
 
 # Learning rates at which the loss still falls in the fourth epoch.
-RATES = {PAIRS: 0.01, "skipgram_hs_epoch": 0.025, "cbow_hs_epoch": 0.025}
+RATES = {"skipgram_epoch": 0.005, PAIRS: 0.01, "cbow_epoch": 0.01, "skipgram_hs_epoch": 0.025, "cbow_hs_epoch": 0.025}
 
 
 @pytest.mark.parametrize("threads", [1, 4])

@@ -226,7 +226,7 @@ py::tuple epoch(HOTROW_EPOCH_WORDS, const uint32_t* alias_accept, const int32_t*
         const Epoch<I> job{vector<I>(tokens), vector<int64_t>(offsets), offsets.size() - 1, vector<uint32_t>(keep),
                            alias_accept,      alias_other,              keep.size(),        window,
                            negative,          shared_negatives,         shrink_windows,     lr_begin,
-                           lr_end,            seed};
+                           lr_end,            seed,                    1};
         const auto in = writable_matrix<F>(in_table), out = writable_matrix<F>(out_table);
         py::gil_scoped_release nogil;
         return pass(job, Range{begin, end}, in, out);
@@ -255,7 +255,7 @@ py::tuple cbow_epoch(HOTROW_EPOCH_NEGATIVES, bool cbow_mean, HOTROW_EPOCH_TABLES
 }
 
 Paths paths_of(const py::array& path_offsets, const py::array& points, const py::array& codes, int64_t longest) {
-    return {vector<int64_t>(path_offsets), vector<int32_t>(points), vector<uint8_t>(codes), longest, 1};
+    return {vector<int64_t>(path_offsets), vector<int32_t>(points), vector<uint8_t>(codes), longest};
 }
 
 py::tuple skipgram_hs_epoch(HOTROW_EPOCH_PATHS, HOTROW_EPOCH_TABLES) {

@@ -9,60 +9,34 @@ namespace HOTROW_ISA {
 namespace {
 
 constexpr int kPathsAhead = 8;        // centres before the rows of a path are fetched, the path is
-constexpr int64_t kPairsApart = 256;  // trained on before a thread hands over what it did to the shared nodes
+constexpr int64_t kPairsApart = 1024;  // trained on before a thread hands over what it did to the shared nodes
 
-// Where several threads train, each has copies of the nodes at the top of the tree: rows that all threads write all the
-// time go from cache to cache all the time. Every kPairsApart pairs of an input and a path, the table gets what the
-// copies have gained and the copies get the table.
+// Where several threads train, each has copies of the nodes at the top of the tree. Every kPairsApart pairs of an input
+// and a path, the table gets what the copies have gained and the copies get the table.
 template <class F>
 struct SharedNodes {
     HOTROW_INLINE SharedNodes(Mat<F> out_table, int threads, Scratch& scratch)
         : table(out_table),
-          rows(out_table.rows < kSharedNodes ? out_table.rows : kSharedNodes),
+          rows(threads > 1 ? out_table.rows < kSharedNodes ? out_table.rows : kSharedNodes : 0),
           first(out_table.rows - rows),
-          mine{scratch.take<F>(rows * table.cols), rows, table.cols, table.cols},
-          before{scratch.take<F>(rows * table.cols), rows, table.cols, table.cols},
-          copied(threads > 1),
-          share(threads > 2 ? F(2) / F(threads) : F(1)) {
-        for (int64_t r = 0; copied && r < rows; ++r)
-            for (int64_t d = 0; d < table.cols; ++d) mine.row(r)[d] = before.row(r)[d] = table.row(first + r)[d];
+          copies(rows, table.cols, scratch) {
+        for (int64_t r = 0; r < rows; ++r) copies.copy(r, table.row(first + r));
     }
-    HOTROW_INLINE void finish() {
-        if (copied) exchange();
+    HOTROW_INLINE void exchange() {
+        pairs = 0;
+        for (int64_t r = 0; r < rows; ++r) copies.exchange(r, table.row(first + r));
     }
     HOTROW_INLINE bool holds(int64_t node) const { return node >= first; }
-    HOTROW_INLINE F* row(int64_t node) const {
-        return copied && holds(node) ? mine.row(node - first) : table.row(node);
-    }
+    HOTROW_INLINE F* row(int64_t node) const { return holds(node) ? copies.mine.row(node - first) : table.row(node); }
     HOTROW_INLINE void trained(int64_t more) {
         pairs += more;
-        if (copied && pairs >= kPairsApart) exchange();
+        if (pairs >= kPairsApart) exchange();
     }
 
 private:
-    void exchange() {
-        pairs = 0;
-        for (int64_t r = 0; r < rows; ++r) {
-            F *const all = table.row(first + r), *const own = mine.row(r), *const old = before.row(r);
-            const F by = share;
-            for_blocks<F, kBlock / 2>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
-                constexpr int N = decltype(width)::value;
-                for (int k = 0; k < N; ++k) {
-                    const pack<F> gain = load_block<N>(own + d, k, tail) - load_block<N>(old + d, k, tail);
-                    const pack<F> sum = fma(gain, broadcast(by), load_block<N>(all + d, k, tail));
-                    store_block<N>(all + d, k, sum, tail);
-                    store_block<N>(own + d, k, sum, tail);
-                    store_block<N>(old + d, k, sum, tail);
-                }
-            });
-        }
-    }
-
     Mat<F> table;
     int64_t rows, first;
-    Mat<F> mine, before;
-    bool copied;
-    F share;  // of the gain: T threads that go from one place to another must not together go T times as far
+    Copies<F> copies;
     int64_t pairs = 0;
 };
 
@@ -74,7 +48,7 @@ HOTROW_INLINE void for_paths(const Epoch<I>& job, const Paths& paths, Range rang
                              Mat<F> out_table, F** outputs, const Fetch& fetch, const Train& train) {
     const KeptWords<I> kept(job, range, scratch);
     const Windows<I> windows(job, kept, scratch);
-    SharedNodes<F> nodes(out_table, paths.threads, scratch);
+    SharedNodes<F> nodes(out_table, job.threads, scratch);
     const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
         if (t + kPathsAhead < kept.centers_end)
             __builtin_prefetch(paths.points + paths.offsets[kept.word[t + kPathsAhead]]);
@@ -88,7 +62,7 @@ HOTROW_INLINE void for_paths(const Epoch<I>& job, const Paths& paths, Range rang
         nodes.trained(train(inputs, m, n, paths.codes + begin, windows.repeats[t] != 0, lr, meanwhile));
     };
     for_contexts<Ahead>(job, kept, windows, scratch, in_table, fetch, fetch_outputs, with_path);
-    nodes.finish();
+    nodes.exchange();
 }
 
 // Of a code, which is a coin toss: no branch.

@@ -272,6 +272,15 @@ HOTROW_INLINE void prefetch_row(const T* row, int64_t cols) {
     __builtin_prefetch(prefetch_address(row, cols - 1), 0, kSecondCache);
 }
 
+// The same for a row that this thread is to have alone.
+template <class T>
+HOTROW_INLINE void prefetch_row_to_write(const T* row, int64_t cols) {
+    HOTROW_NO_UNROLL
+    for (int64_t d = 0; d < cols; d += 64 / int(sizeof(T)))
+        __builtin_prefetch(prefetch_address(row, d), 1, kFirstCache);
+    __builtin_prefetch(prefetch_address(row, cols - 1), 1, kFirstCache);
+}
+
 // Rows are walked in blocks of columns, as few and as equal as blocks of up to kBlock registers allow. body(W, d, tail)
 // sees a compile-time number of registers W::value starting at column d, the last of which may be a tail, and loops
 // over rows itself: choosing the code of a width costs as much as a lookup. kBlock is two thirds of the registers there

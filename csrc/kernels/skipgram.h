@@ -3,7 +3,7 @@
 // Distributed Memory", 2016), or drawn for each pair of centre and context, as in word2vec.c.
 #pragma once
 #include "kernels/math.h"
-#include "kernels/windows.h"
+#include "kernels/pool.h"
 
 namespace hotrow {
 namespace HOTROW_ISA {
@@ -222,25 +222,28 @@ void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, 
 }
 
 // The centres and contexts of for_contexts for tokens `range`; train(inputs, m, n, repeats, lr, meanwhile) gets n rows
-// in outputs too, out_table[centre] and out_table[drawn negative != centre]; `repeats` says whether a row may be there
+// in outputs too, out_table[centre] and those negatives of the pool that differ from it; `repeats` says whether a row may be there
 // twice.
 template <int32_t Ahead, class F, class I, class Fetch, class Train>
 HOTROW_INLINE void for_windows(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
                                F** outputs, const Fetch& fetch, const Train& train) {
     const KeptWords<I> kept(job, range, scratch);
     const Windows<I> windows(job, kept, scratch);
+    const OutputRows<F, I> rows(job, windows, out_table, scratch);
     const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
         fetch(out_table.row(kept.word[t]));
-        for (int64_t k = 0; k < job.negative; ++k) fetch(out_table.row(windows.negative(t, k)));
+        for (int64_t k = 0; k < job.negative && !rows.copied; ++k) fetch(rows.of_pool[windows.first_negative[t] + k]);
     };
     const auto with_outputs = [&](int32_t t, F** inputs, int64_t m, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
         int64_t n = 0;
-        outputs[n++] = out_table.row(kept.word[t]);
+        outputs[n++] = rows.row(kept.word[t]);
+        F* const* const negatives = rows.of_pool + windows.first_negative[t];
         for (int64_t k = 0; k < job.negative; ++k)
-            if (windows.negative(t, k) != kept.word[t]) outputs[n++] = out_table.row(windows.negative(t, k));
+            if (negatives[k] != outputs[0]) outputs[n++] = negatives[k];
         train(inputs, m, n, windows.repeats[t] != 0, lr, meanwhile);
     };
     for_contexts<Ahead>(job, kept, windows, scratch, in_table, fetch, fetch_outputs, with_outputs);
+    rows.finish();
 }
 
 // The pairs of the centres and contexts of for_contexts, in turn: negative k of context number a of the centre at p is

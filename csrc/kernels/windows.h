@@ -1,22 +1,11 @@
 // The words of a block of tokens: which are kept, how far their windows reach, what is drawn for them.
 #pragma once
-#include "kernels/simd.h"
+#include "kernels/copies.h"
 #include "runtime/random.h"
 
 namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
-
-// Bump allocation from the memory the plan hands in.
-struct Scratch {
-    char* next;
-    template <class T>
-    HOTROW_INLINE T* take(int64_t count) {
-        T* p = reinterpret_cast<T*>(next);
-        next += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
-        return p;
-    }
-};
 
 // The words of a token range that survive subsampling, the centres, each with the bounds of its sentence among them; up
 // to `window` words on either side of the range serve as contexts only, and are looked for only if there are centres.
@@ -95,22 +84,24 @@ template <class I>
 struct Windows {
     int32_t* begin;
     int32_t* end;
-    I* negatives;      // [negative, room]: those of a centre are `room` apart; unset where they are not shared
+    I* pool;           // [pool_size], then the first of them again
+    int32_t* first_negative;  // of a centre: its negatives begin here in the pool; unset where they are not shared
     int32_t* repeats;  // whether words may stand twice among contexts or outputs; if not, they do not
-    int64_t room;
+    int64_t room, pool_size;
     int32_t first;     // of the words that windows may reach
 
-    HOTROW_INLINE I negative(int32_t t, int64_t k) const { return negatives[k * room + t]; }
     HOTROW_INLINE int64_t contexts(int32_t t) const { return end[t] - begin[t] - 1; }
     HOTROW_INLINE Windows(const Epoch<I>& job, const KeptWords<I>& kept, Scratch& scratch)
         : begin(kept.sentence_begin), end(kept.sentence_end), room(kTokensPerBlock + 2 * job.window) {
         first = kept.centers_begin < kept.centers_end ? begin[kept.centers_begin] : kept.count;
-        negatives = scratch.take<I>(room * job.negative);
+        pool_size = job.shared_negatives ? hotrow::pool_size(job.negative) : 0;
+        pool = scratch.take<I>(pool_size + job.negative);
+        first_negative = scratch.take<int32_t>(room);
         repeats = scratch.take<int32_t>(room);
         Scratch temporary = scratch;
         if (kept.centers_begin < kept.centers_end) {
             draw_windows(job, kept, temporary.take<int32_t>(room));
-            if (job.shared_negatives) draw_negatives(job, kept, temporary.take<uint64_t>(room));
+            if (pool_size > 0) draw_negatives(job, kept, temporary.take<uint64_t>(pool_size), temporary);
         }
     }
 
@@ -134,15 +125,23 @@ private:
             repeats[t] = latest[end[t] - 1] >= begin[t];
         }
     }
-    void draw_negatives(const Epoch<I>& job, const KeptWords<I>& kept, uint64_t* drawn) const {
-        const Draws draws(job.seed, Stream::negative);
-        const int32_t from = kept.centers_begin, to = kept.centers_end;
-        for (int64_t k = 0; k < job.negative; ++k) {
-            for (int32_t t = from; t < to; ++t) drawn[t] = draws[uint64_t(kept.position[t] * job.negative + k)];
-            I* const row = negatives + k * room;
-            for (int32_t t = from; t < to; ++t) row[t] = word_drawn(job, drawn[t]);
+    // Word j of the pool of block b is draw b * pool_size + j of Stream::pool; the negatives of the centre at p begin
+    // at draw p of Stream::negative.
+    void draw_negatives(const Epoch<I>& job, const KeptWords<I>& kept, uint64_t* drawn, Scratch temporary) const {
+        const Draws words(job.seed, Stream::pool), firsts(job.seed, Stream::negative);
+        const int64_t block = kept.position[kept.centers_begin] / kTokensPerBlock;
+        for (int64_t j = 0; j < pool_size; ++j) drawn[j] = words[uint64_t(block * pool_size + j)];
+        for (int64_t j = 0; j < pool_size; ++j) pool[j] = word_drawn(job, drawn[j]);
+        for (int64_t k = 0; k < job.negative; ++k) pool[pool_size + k] = pool[k];
+
+        int32_t* const repeated = temporary.take<int32_t>(pool_size);  // among the negatives from here on
+        for (int64_t j = 0; j < pool_size; ++j) repeated[j] = 0;
+        for (int64_t k = 1; k < job.negative; ++k)
             for (int64_t e = 0; e < k; ++e)
-                for (int32_t t = from; t < to; ++t) repeats[t] |= row[t] == negatives[e * room + t];
+                for (int64_t j = 0; j < pool_size; ++j) repeated[j] |= pool[j + e] == pool[j + k];
+        for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
+            first_negative[t] = int32_t(scale_high(firsts[uint64_t(kept.position[t])], uint64_t(pool_size)));
+            repeats[t] |= repeated[first_negative[t]];
         }
     }
 };

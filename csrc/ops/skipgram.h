@@ -63,10 +63,16 @@ Loss epoch(Range range, int64_t scratch_bytes, int threads, const Kernel& kernel
                    });
 }
 
+template <class I>
+int64_t negatives_scratch_bytes(const Epoch<I>& job, int64_t cols) {
+    return window_scratch_bytes(job.window, job.negative, cols) + pool_scratch_bytes(job.negative, cols);
+}
+
 template <class F, class I>
-Loss skipgram_epoch(const Epoch<I>& job, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
+Loss skipgram_epoch(Epoch<I> job, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
+    job.threads = epoch_threads(range, threads);
     const auto kernel = kernels().get<F, I>().skipgram_epoch;
-    return epoch(range, window_scratch_bytes(job.window, job.negative, in_table.cols), threads,
+    return epoch(range, negatives_scratch_bytes(job, in_table.cols), threads,
                  [&](Range tokens, void* scratch, Loss& loss) {
                      kernel(job, tokens, scratch, in_table, out_table, loss);
                  });

@@ -399,8 +399,11 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> U64(31))
 
 
+TOKENS_PER_BLOCK = 1024  # they share a pool of negatives
+
+
 def draws(seed: int, stream: int, indices: ArrayLike) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """SplitMix64 draws of a stream (1 keep, 2 window, 3 negative): their upper and their lower 32 bits."""
+    """SplitMix64 draws of a stream (1 keep, 2 window, 3 negative, 4 pool): their upper and their lower 32 bits."""
     key = _mix(np.array([(seed + stream * 0x9E3779B97F4A7C15) % 2**64], U64))
     x = _mix(key + (np.atleast_1d(np.asarray(indices, U64)) + U64(1)) * U64(0x9E3779B97F4A7C15))
     return x >> U64(32), x & U64(0xFFFFFFFF)
@@ -436,22 +439,32 @@ def _windows(
                 yield one_hot(words[near], sampling.keep.size), outputs(p), lr + slope * p
 
 
+def _words_drawn(sampling: Sampling, seed: int, stream: int, *shape: int) -> NDArray[np.int_]:
+    high, low = draws(seed, stream, np.arange(np.prod(shape)))
+    bucket = (high * U64(sampling.keep.size) >> U64(32)).astype(int)
+    taken = low <= sampling.alias_accept[bucket]
+    return np.where(taken, bucket, sampling.alias_other[bucket]).reshape(shape)
+
+
 def _each_negatives(
     tokens: ArrayLike, sampling: Sampling, negative: int, seed: int, contexts: int
 ) -> Callable[[int], list[Outputs]]:
     """Of the centre at p, for each of so many contexts: itself and the negatives that differ from it."""
     words = np.asarray(tokens)
-    high, low = draws(seed, 3, np.arange(words.size * contexts * negative))
-    bucket = (high * U64(sampling.keep.size) >> U64(32)).astype(int)
-    taken = low <= sampling.alias_accept[bucket]
-    drawn = np.where(taken, bucket, sampling.alias_other[bucket]).reshape(words.size, contexts, negative)
+    drawn = _words_drawn(sampling, seed, 3, words.size, contexts, negative)
     return lambda p: [_labelled(words[p], each) for each in drawn[p]]
 
 
 def _negatives(tokens: ArrayLike, sampling: Sampling, negative: int, seed: int) -> Callable[[int], Outputs]:
-    """Of the centre at p: itself and the negatives that differ from it."""
-    each = _each_negatives(tokens, sampling, negative, seed, 1)
-    return lambda p: each(p)[0]
+    """Of the centre at p: itself and the negatives that differ from it: neighbours in the pool of its block."""
+    words, size = np.asarray(tokens), max(negative, min(48 * negative, 4096))
+    pools = _words_drawn(sampling, seed, 4, words.size // TOKENS_PER_BLOCK + 1, size)
+    first = (draws(seed, 3, np.arange(words.size))[0] * U64(size) >> U64(32)).astype(int)
+
+    def near(p: int) -> Outputs:
+        return _labelled(words[p], pools[p // TOKENS_PER_BLOCK, (first[p] + np.arange(negative)) % size])
+
+    return near
 
 
 def _paths(tokens: ArrayLike, tree: HuffmanTree) -> Callable[[int], Outputs]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hotrow._numba.math import exp, fma
+from hotrow._numba.random import draw
 from hotrow._numba.views import (
     Array,
     jit,
@@ -27,7 +28,7 @@ from hotrow._numba.views import (
     useful_threads,
     vector,
 )
-from hotrow._numba.windows import draw_negatives, kept_words
+from hotrow._numba.windows import NEGATIVE, POOL, below, draw_words, kept_words
 
 tokens_per_block = 1024  # as kTokensPerBlock in csrc/view.h
 
@@ -273,7 +274,9 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
     size = tokens_per_block + 2 * window + 1
     word, place = np.empty(size, tokens.dtype), np.empty(size, np.int64)
     window_begin, window_end = np.empty(size, np.int64), np.empty(size, np.int64)
-    negatives = np.empty(0 if hs else max(tokens_per_block, 2 * window) * most, tokens.dtype)
+    pool = 0 if hs or pairs else max(most, min(48 * most, 4096))  # as pool_size in csrc/view.h
+    negatives = np.empty(0 if hs else 2 * window * most if pairs else pool + most, tokens.dtype)
+    first_negative = np.zeros(size, np.int64)
     rows, outputs = np.empty(2 * window + _TOGETHER, np.uint64), np.empty(1 + most, np.uint64)
     in_flat, out_flat, cols, scalar_t = in_table[0], out_table[0], np.uint64(in_table[3]), in_table[0].dtype.type
     at_once = 1 if cbow or pairs else 2 * window
@@ -291,9 +294,11 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
             tokens, offsets, keep, window, shrink, seed, block, min(block + tokens_per_block, end), word, place,
             window_begin, window_end,
         )  # fmt: skip
-        if not hs and not pairs:
+        if pool > 0:
+            draw_words(accept, other, seed, POOL, block // tokens_per_block * pool, pool, negatives)
+            negatives[pool:] = negatives[:most]
             for t in range(first, last):
-                draw_negatives(accept, other, seed, place[t] * most, most, negatives, (t - first) * most)
+                first_negative[t] = below(draw(seed, NEGATIVE, place[t]), pool)
         block_loss = 0.0
         for t in range(first, last):
             ahead = min(t + _AHEAD, last - 1)
@@ -301,7 +306,7 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
             if hs:
                 _fetch(out_table, points, path_offsets[word[ahead]], path_offsets[word[ahead] + 1])
             elif not pairs:
-                _fetch(out_table, negatives, (ahead - first) * most, (ahead - first + 1) * most)
+                _fetch(out_table, negatives, first_negative[ahead], first_negative[ahead] + most)
             m = _contexts(in_table, word, t, window_begin[t], window_end[t], rows)
             if m == 0:
                 continue
@@ -311,10 +316,10 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
                 n = _path(out_table, points, codes, *path, together, outputs, room[3])
                 width = _whole(n)
             elif pairs:
-                draw_negatives(accept, other, seed, place[t] * 2 * window * most, m * most, negatives, 0)
+                draw_words(accept, other, seed, NEGATIVE, place[t] * 2 * window * most, m * most, negatives)
                 _fetch(out_table, negatives, 0, m * most)
             else:
-                n = _outputs(out_table, word[t], negatives, (t - first) * most, most, outputs)
+                n = _outputs(out_table, word[t], negatives, first_negative[t], most, outputs)
             share = scalar_t(1) / scalar_t(m)
             if cbow:
                 _pool(in_flat, rows, m, share if cbow_mean else scalar_t(1), cols, inputs)

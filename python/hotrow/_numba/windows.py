@@ -7,13 +7,13 @@ import numpy as np
 from hotrow._numba.random import draw
 from hotrow._numba.views import jit, part
 
-_KEEP, _WINDOW, _NEGATIVE = np.uint64(1), np.uint64(2), np.uint64(3)
+_KEEP, _WINDOW, NEGATIVE, POOL = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 _LOW = np.uint64(0xFFFFFFFF)
 _32, _63 = np.uint64(32), np.uint64(63)
 
 
 @part
-def _below(x, n):
+def below(x, n):
     """The high half of a draw as an integer in [0, n)."""
     return np.int64(((x >> _32) * np.uint64(n)) >> _32)
 
@@ -43,17 +43,17 @@ def kept_words(tokens, offsets, keep, window, shrink, seed, begin, end, word, pl
             if p <= end:
                 centers_end = count
         for t in range(first + left, centers_end):
-            reach = 1 + _below(draw(seed, _WINDOW, place[t]), window) if shrink else window
+            reach = 1 + below(draw(seed, _WINDOW, place[t]), window) if shrink else window
             window_begin[t], window_end[t] = max(first, t - reach), min(count, t + reach + 1)
         s += 1
     return count, centers_begin, centers_end
 
 
 @part
-def draw_negatives(accept, other, seed, first, n, negatives, at):
-    """negatives[at ..]: the words that n draws from number `first` on stand for."""
+def draw_words(accept, other, seed, stream, first, n, words):
+    """words[: n]: what n draws from number `first` on stand for."""
     for k in range(n):
-        x = draw(seed, _NEGATIVE, first + k)
-        bucket = _below(x, accept.size)
+        x = draw(seed, stream, first + k)
+        bucket = below(x, accept.size)
         rejected = np.int64((np.uint64(accept[bucket]) - (x & _LOW)) >> _63)  # 0 or 1; a coin toss, so no branch
-        negatives[at + k] = bucket + (np.int64(other[bucket]) - bucket) * rejected
+        words[k] = bucket + (np.int64(other[bucket]) - bucket) * rejected
