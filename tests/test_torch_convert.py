@@ -244,6 +244,13 @@ def run(rank, port):
                 o.step()
         for a, b in zip(layers.parameters(), alone.parameters()):
             torch.testing.assert_close(a, b)
+    layers = nn.parallel.DistributedDataParallel(model(ht.Embedding, True))
+    optimizer = ht.optim.SGD(layers.parameters(), lr=0.1, in_backward=True)
+    try:
+        layers(BATCHES[rank])
+        raise AssertionError("DistributedDataParallel trained a table that is updated in backward")
+    except RuntimeError as error:
+        assert "DistributedDataParallel could average" in str(error), error
     dist.destroy_process_group()
     if rank == 0:
         print("done")

@@ -102,6 +102,33 @@ def test_an_error_changes_nothing() -> None:
     torch.testing.assert_close(layer.weight.detach(), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["dtype of weights", "mode", "offsets descend"])
+def test_an_error_of_a_bag_changes_nothing(name: str) -> None:
+    arguments: dict[str, Any] = {
+        "dtype of weights": {"offsets": OFFSETS, "per_sample_weights": torch.ones(12, dtype=torch.double)},
+        "mode": {"offsets": OFFSETS, "mode": "min"},
+        "offsets descend": {"offsets": torch.tensor([0, 3, 2])},
+    }
+    weight = torch.full((ROWS, WIDTH), 5.0)
+    with pytest.raises((TypeError, ValueError)):
+        ht.embedding_bag(FLAT, weight, max_norm=0.1, **arguments[name])
+    assert weight.eq(5).all()
+
+
+class _Refused(RuntimeError):
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+
+
+@pytest.mark.parametrize("kind", [ht.Embedding, ht.EmbeddingBag])
+def test_errors_of_hooks_are_theirs(kind: Any) -> None:
+    def refuse(_: Any) -> None:
+        raise _Refused("saving", "a test")
+
+    with torch.autograd.graph.saved_tensors_hooks(refuse, refuse), pytest.raises(_Refused):
+        kind(ROWS, WIDTH)(INDICES)
+
+
 def test_fallback_leaves_other_devices_to_torch() -> None:
     assert ht.Embedding(ROWS, WIDTH, device="meta", fallback=True)(INDICES.to("meta")).shape == (3, 4, WIDTH)
     out = ht.EmbeddingBag(ROWS, WIDTH, device="meta", fallback=True)(FLAT.to("meta"), OFFSETS.to("meta"))

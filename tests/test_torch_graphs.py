@@ -55,6 +55,7 @@ def test_derivatives_of_embedding_bag(mode: str, padding_idx: int | None, weight
     assert gradcheck(bag, args)
     assert gradgradcheck(bag, args)
     assert gradcheck(lambda *args: bag(*args), args, check_batched_grad=False, fast_mode=True)
+    assert gradgradcheck(lambda w: ht.embedding_bag(INDICES, w, mode=mode, padding_idx=padding_idx).square(), table())
 
 
 def test_second_derivatives_with_padding_and_frequencies() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
+import threading
 from copy import deepcopy
 from itertools import pairwise, product
 from types import ModuleType
@@ -201,7 +203,7 @@ def test_sparse_gradients_are_coalesced(kind: str, dtype: Any) -> None:
         assert grad.is_coalesced()
         assert grad.indices().tolist() == [[0, 1, 2, 3, 7, 11]]
         torch.sparse_coo_tensor(grad.indices(), grad.values(), is_coalesced=True, check_invariants=True)
-        assert not layer.weight._post_accumulate_grad_hooks
+        assert len(layer.weight._post_accumulate_grad_hooks) == 1
     (grad,) = torch.autograd.grad(layer(INDICES).sum(), layer.weight)
     assert grad.is_coalesced()
 
@@ -218,6 +220,42 @@ def test_a_gradient_of_two_layers_is_not_said_to_be_coalesced() -> None:
     theirs(INDICES).sum().backward()
     assert ours.weight.grad.to_dense()[:, 0].tolist() == (want * 1.5).tolist()
     assert not ours.weight.grad.is_coalesced()
+
+
+def test_threads_may_share_a_table_with_sparse_gradients() -> None:
+    """No hook comes or goes while another thread calls it."""
+    layer, failed = ht.Embedding(ROWS, WIDTH, sparse=True), []
+
+    def train() -> None:
+        try:
+            for _ in range(500):
+                layer(INDICES).sum().backward()
+        except Exception as error:
+            failed.append(error)
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=train) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert not failed
+    counts = 2000 * torch.bincount(INDICES.reshape(-1), minlength=ROWS)
+    assert layer.weight.grad.to_dense()[:, 0].tolist() == counts.tolist()
+    layer.weight.grad = None
+    layer(INDICES).sum().backward()
+    assert layer.weight.grad.is_coalesced()
+
+
+def test_a_layer_frozen_before_backward() -> None:
+    layer = ht.Embedding(ROWS, WIDTH, sparse=True)
+    out = layer(INDICES).sum()
+    layer.requires_grad_(False)
+    out.backward()
 
 
 @pytest.mark.parametrize("kind", ["Embedding", "EmbeddingBag"])

@@ -23,7 +23,7 @@ from hotrow import optim as arrays
 from hotrow.optim import StepOptions
 
 torch = pytest.importorskip("torch")
-from hotrow.torch import optim  # noqa: E402
+from hotrow.torch import Embedding, EmbeddingBag, optim  # noqa: E402
 from hotrow.torch._in_backward import updates  # noqa: E402
 from hotrow.torch._share import array  # noqa: E402
 
@@ -302,6 +302,20 @@ def test_a_table_may_have_dense_gradients_now_and_then(name: str, dtype: Any) ->
         assert optimizer.state[table]["step"] == 4
 
 
+@each_rows
+def test_a_model_may_change_its_dtype(name: str) -> None:
+    make, options = ROW_STEPS[name]
+    table, rng = _table(torch.float32), np.random.default_rng(16)
+    optimizer = make([table], **options)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float32):
+        table.grad, table.data = None, table.data.to(dtype)
+        table.grad = _batch(rng, dtype)[2]
+        before = table.detach().clone()
+        optimizer.step()
+        assert not torch.equal(table, before)
+    assert torch.isfinite(table).all()
+
+
 # --- what torch builds around optimizers ------------------------------------------------------------------------------
 
 SCHEDULERS: dict[str, Callable[[Any], Any]] = {
@@ -497,6 +511,36 @@ def test_closures_hooks_and_groups() -> None:
     assert table.grad is None
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adagrad, optim.Adam, optim.AdamW])
+def test_gradient_scaling(make: type[Any], fused: bool) -> None:
+    """A fused step of torch's divides gradients by the scale itself, which rows know nothing of."""
+    tables, others = zip(*[(_table(torch.float32), _table(torch.float32, 2)) for _ in range(2)], strict=True)
+    optimizers = [make(both, lr=0.1, fused=fused) for both in zip(tables, others, strict=True)]
+    scaler, rng = torch.amp.GradScaler("cpu", init_scale=1024.0), np.random.default_rng(17)
+    scaler.scale(torch.ones(()))  # it makes its own tensors now
+    for _ in range(3):
+        gradient = _batch(rng)[2].float()
+        tables[0].grad, others[0].grad = gradient * 1024, gradient.to_dense() * 1024
+        tables[1].grad, others[1].grad = gradient, gradient.to_dense()
+        scaler.step(optimizers[0])
+        scaler.update()
+        optimizers[1].step()
+    assert _bits(tables[0]) == _bits(tables[1])
+    torch.testing.assert_close(others[0], others[1])
+
+
+def test_steps_of_threads_are_all_counted() -> None:
+    """Those that begin before another one has ended, as of threads that share a table."""
+    table = _table(torch.float32)
+    optimizer = optim.Adam([table])
+    indices, grads, _ = _batch(np.random.default_rng(18))
+    steps = [optimizer._checked(optimizer.param_groups[0], table, indices, grads) for _ in range(3)]
+    for step in steps:
+        step()
+    assert optimizer.state[table]["step"] == 3
+
+
 def test_autograd_notices_that_a_table_changed() -> None:
     table = _table(torch.float32)
     optimizer = optim.SGD([table], lr=0.1)
@@ -644,6 +688,43 @@ def test_who_updates_in_backward() -> None:
     gc.collect()
     assert [each() for each in alive] == [None, None]
     assert len(updates) == registered - 1
+
+
+@pytest.mark.parametrize("differentiate", [torch.autograd.grad, lambda loss, inputs: loss.backward(inputs=inputs)])
+def test_gradients_of_something_else_update_no_table(differentiate: Callable[..., Any]) -> None:
+    layer, factors = EmbeddingBag(ROWS, WIDTH, mode="sum"), torch.ones(1, 4, requires_grad=True)
+    optimizer = optim.SGD(layer.parameters(), lr=0.1, in_backward=True)
+    before = _bits(layer.weight)
+    differentiate(layer(torch.tensor([[4, 1, 4, 0]]), per_sample_weights=factors).sum(), [factors])
+    assert _bits(layer.weight) == before
+    del optimizer
+
+
+@pytest.mark.parametrize("layer", [Embedding(ROWS, WIDTH), EmbeddingBag(ROWS, WIDTH)], ids=str)
+def test_a_gradient_of_the_table_that_is_asked_for_is_built(layer: Any) -> None:
+    loss = layer(torch.tensor([[4, 1, 4, 0]])).sum()
+    (want,) = torch.autograd.grad(loss, layer.weight, retain_graph=True)
+    optimizer = optim.SGD(layer.parameters(), lr=0.1, in_backward=True)
+    before = layer.weight.detach().clone()
+    assert _bits(torch.autograd.grad(loss, layer.weight, retain_graph=True)[0]) == _bits(want)
+    assert _bits(layer.weight) == _bits(before)
+    loss.backward(inputs=[layer.weight])
+    torch.testing.assert_close(layer.weight.detach(), before - 0.1 * want)
+    assert layer.weight.grad is None
+    del optimizer
+
+
+@each_rows
+def test_states_are_where_their_tables_are(name: str) -> None:
+    """Whatever torch's default device is."""
+    make, options = ROW_STEPS[name]
+    table = _table(torch.float32)
+    optimizer = make([table], **options)
+    gradient = _batch(np.random.default_rng(15))[2].float()
+    with torch.device("meta"):
+        table.grad = gradient
+        optimizer.step()
+    assert {state.device.type for state in optimizer.state[table].values()} <= {"cpu"}
 
 
 def test_a_failed_update_in_backward_changes_nothing() -> None:

@@ -7,6 +7,7 @@ are made by the method it overrides.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from hotrow.torch import _compute
 from hotrow.torch._composite import bag_graph
-from hotrow.torch._in_backward import updates
+from hotrow.torch._in_backward import refuse_averaging, updates
 from hotrow.torch._share import Array, array, real
 
 
@@ -26,6 +27,7 @@ class _Embedding(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, indices: Tensor, options: tuple[int | None, bool, bool]) -> Tensor:
         """`options`: padding_idx, by_frequency, sparse."""
+        refuse_averaging(weight)
         ctx.save_for_backward(indices)
         ctx.weight, ctx.options = weight, options
         return _compute.rows(weight, indices)
@@ -48,6 +50,7 @@ class _EmbeddingBag(Function):
         mode: str, padding_idx: int | None, by_frequency: bool, sparse: bool,
     ) -> Tensor:  # fmt: skip
         """`bounds` are offsets, and the number of lookups, as hotrow takes them, on their memory or in a copy."""
+        refuse_averaging(weight)
         factors = None if weights is None else array(real(weights))
         out, ctx.argmax = _compute.bag(weight, indices.numpy(), bounds, factors, mode, padding_idx, mode == "max")
         # torch then notices whatever is changed in place between forward and backward.
@@ -65,9 +68,10 @@ class _EmbeddingBag(Function):
             of_weight, of_weights = _bag_backward(ctx, grad)
             return of_weight, *_NONE[:3], of_weights, *_NONE[:4]
         indices, _, weights, _ = ctx.saved_tensors
+        bounds = torch.tensor(ctx.bounds)  # a copy: those of bags of equal length are read-only
         argmax = None if ctx.argmax is None else torch.from_numpy(ctx.argmax)
         with torch.enable_grad():
-            found = bag_graph(weight, indices, torch.from_numpy(ctx.bounds), weights, mode, padding_idx, argmax)
+            found = bag_graph(weight, indices, bounds, weights, mode, padding_idx, argmax)
         of_weight = of_weights = None
         if ctx.needs_input_grad[0]:
             of_weight = _twice(found, (weight,), grad, by_frequency, indices)
@@ -102,7 +106,7 @@ def _embedding_backward(ctx: Any, grad: Tensor) -> Tensor | None:
     padding_idx, by_frequency, sparse = ctx.options
     indices = saved.numpy().reshape(-1)
     grad = grad.reshape(indices.size, grad.shape[-1])
-    return _weight_backward(ctx.weight, grad, indices, by_frequency, sparse, padding_idx=padding_idx)
+    return _weight_backward(ctx, grad, indices, by_frequency, sparse, padding_idx=padding_idx)
 
 
 @once_differentiable
@@ -115,40 +119,52 @@ def _bag_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]
         of_weights = _compute.weights_grad(grad, saved[3], indices, bounds, factors, mode, padding_idx, argmax)
     if ctx.needs_input_grad[0]:
         of_weight = _weight_backward(
-            ctx.weight, grad, indices, by_frequency, sparse, offsets=bounds, weights=factors, mode=mode,
+            ctx, grad, indices, by_frequency, sparse, offsets=bounds, weights=factors, mode=mode,
             padding_idx=padding_idx, argmax=argmax,
         )  # fmt: skip
     return of_weight, of_weights
 
 
-# weight -> (hook, storage and address of the values of its last sparse gradient). torch makes the tensor that becomes
+# weight -> storage and address of the values of its last sparse gradient. torch makes the tensor that becomes
 # weight.grad anew, of the same indices and values, and forgets that they are coalesced: optimizers would sort again.
 _given: Any = WeakTensorKeyDictionary()
+_hooking = Lock()
 
 
 def _keep_coalesced(weight: Tensor, gradient: Tensor) -> None:
     """Once `gradient`, and nothing beside it, has become weight.grad, say that it is coalesced."""
-    if weight.is_leaf:
-        values = gradient._values()
-        before = _given.get(weight)
-        hook = before[0] if before else weight.register_post_accumulate_grad_hook(_say_coalesced)  # type: ignore[no-untyped-call]
-        storage = StorageWeakRef(values.untyped_storage())  # type: ignore[no-untyped-call]
-        _given[weight] = hook, storage, values.data_ptr()
+    if not weight.is_leaf or not weight.requires_grad:
+        return
+    with _hooking:
+        hooks = weight._post_accumulate_grad_hooks
+        if not hooks or _say_coalesced not in hooks.values():  # and stays: another thread may be calling it
+            weight.register_post_accumulate_grad_hook(_say_coalesced)  # type: ignore[no-untyped-call]
+    values = gradient._values()
+    storage = StorageWeakRef(values.untyped_storage())  # type: ignore[no-untyped-call]
+    _given[weight] = storage, values.data_ptr()
 
 
 def _say_coalesced(weight: Tensor) -> None:
-    hook, storage, address = _given.pop(weight)
-    hook.remove()
+    storage, address = _given.pop(weight, (None, 0))
     grad = weight.grad
-    if grad is not None and grad.is_sparse and not storage.expired() and grad._values().data_ptr() == address:
+    if storage is None or grad is None or not grad.is_sparse:
+        return
+    if not storage.expired() and grad._values().data_ptr() == address:
         grad._coalesced_(True)
 
 
 def _weight_backward(
-    weight: Tensor, grad: Tensor, indices: Array, by_frequency: bool, sparse: bool, **options: Any
+    ctx: Any, grad: Tensor, indices: Array, by_frequency: bool, sparse: bool, **options: Any
 ) -> Tensor | None:
     """The gradient of a table, or None if it is updated at once instead."""
+    weight = ctx.weight
     update = updates.get(weight) if len(updates) else None
+    if update is not None:
+        try:
+            if not torch._C._will_engine_execute_node(ctx.next_functions[0][0]):
+                return None  # gradients of something else are asked for
+        except RuntimeError:  # torch.autograd.grad asks for this one
+            update = None
     if update is None:
         gradient = _compute.weight_grad(grad, len(weight), indices, by_frequency, sparse, **options)
         if sparse:

@@ -77,7 +77,7 @@ def bags(
     elif not starts.size:
         raise TensorValueError("offsets is empty: with include_last_offset it must end with the number of lookups")
     elif starts[-1] == n:
-        return input, starts.astype(np.int64, copy=False), shares
+        return input, np.ascontiguousarray(starts, np.int64), shares
     elif starts.size == 1:
         raise TensorValueError(f"offsets of 1 entry name no bag for the {n} lookups of input")
     else:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
+from hotrow import _check
 from hotrow.torch import _compute, _routes
 from hotrow.torch._autograd import embedding_bag_node, embedding_node
 from hotrow.torch._bags import bags, renorm, row, same_dtype
@@ -135,9 +136,11 @@ def embedding_bag(
         if padding_idx is not None and not 0 <= padding_idx < weight.shape[0]:
             padding_idx = row(padding_idx, weight)
         flat, bounds, shares = bags(input, offsets, shares, include_last_offset)
-        if max_norm is not None:
-            renorm(weight, input, max_norm, norm_type)
         same_dtype(shares, weight)
+        if max_norm is not None:
+            _check.mode_number(mode)
+            _check.offsets(bounds, len(flat))
+            renorm(weight, flat, max_norm, norm_type)
         if torch.is_grad_enabled() and (weight.requires_grad or (shares is not None and shares.requires_grad)):
             return embedding_bag_node(
                 weight, flat, offsets, bounds, shares, mode, padding_idx, scale_grad_by_freq, sparse

@@ -33,6 +33,18 @@ class Update(Protocol):
 updates: MutableMapping[torch.Tensor, Update] = WeakTensorKeyDictionary()
 
 
+def refuse_averaging(weight: torch.Tensor) -> None:
+    """RuntimeError in the forward pass of DistributedDataParallel, which averages gradients: none is built."""
+    if len(updates) == 0 or weight not in updates:
+        return
+    parallel = torch.nn.parallel.DistributedDataParallel._active_ddp_module
+    if parallel is not None and any(weight is parameter for parameter in parallel._module_parameters):
+        raise RuntimeError(
+            "a table that is updated in backward has no gradient that DistributedDataParallel could average: use "
+            "in_backward=False, or have DistributedDataParallel ignore the table"
+        )
+
+
 class Owner(Protocol):
     """An optimizer that updates in backward."""
 

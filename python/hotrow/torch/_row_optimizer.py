@@ -66,6 +66,8 @@ class RowOptimizer(torch.optim.Optimizer):
         self._in_backward = _check.boolean("in_backward", in_backward)
         self._row_defaults = {name: options.pop(name, default) for name, default in self._row_options.items()}
         super().__init__(params, *args, **options)
+        # torch's fused steps divide by the scale of a GradScaler, which rows do not: let it do so before the step.
+        self._step_supports_amp_scaling = False
 
     def add_param_group(self, param_group: Group) -> None:
         """As torch.optim.Optimizer's; options of hotrow's steps are those of the optimizer if they are not given.
@@ -244,7 +246,7 @@ class RowOptimizer(torch.optim.Optimizer):
         def update() -> None:
             steps.run(self._op, lookups, options, taken, scalars)
             if count is not None:
-                count.fill_(taken + 1)
+                count.add_(1)  # of threads that share a table each counts
             torch.autograd.graph.increment_version(parameter)
 
         return update
@@ -252,7 +254,7 @@ class RowOptimizer(torch.optim.Optimizer):
     def _count(self, group: Group, state: dict[str, Any]) -> torch.Tensor | None:
         """How many steps the parameter took, where it matters."""
         if "step" not in state:
-            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+            state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
         count: torch.Tensor = state["step"]
         return count
 
@@ -264,13 +266,14 @@ class RowOptimizer(torch.optim.Optimizer):
         """The state of the rows, as backends take it."""
         raise NotImplementedError
 
-    def _rows(self, parameter: torch.Tensor, name: str, start: float = 0.0) -> Array:
-        """A [R, D] state, made when it is first needed; what torch made for dense gradients in 16 bits is widened."""
+    def _rows(self, parameter: torch.Tensor, name: str, start: float = 0.0, dims: int = 2) -> Array:
+        """A state [R, D] or [R], made when it is first needed; what is there in another dtype, or sparse, is converted:
+        torch made it for dense gradients, or the model has changed its dtype."""
         state = self.state[parameter]
         dtype = real_dtype(parameter)
         tensor: torch.Tensor | None = state.get(name)
         if tensor is None:
-            tensor = state[name] = torch.full(parameter.shape, start, dtype=dtype)
+            tensor = state[name] = torch.full(parameter.shape[:dims], start, dtype=dtype, device="cpu")
         elif tensor.dtype is not dtype or tensor.is_sparse:
             tensor = state[name] = tensor.to_dense().to(dtype)
         return tensor.numpy()

@@ -70,16 +70,18 @@ class TensorIndexError(IndexError, RuntimeError):
 
 
 def reraise(error: Exception, **names: str) -> NoReturn:
-    """An error of hotrow as one of the above; `names` are what its arguments are called here."""
-    text = str(error)
-    for name, called in names.items():
-        text = re.sub(rf"\b{name}\b(?! do not wrap)", called, text)
+    """An error of hotrow as one of the above; `names` are what its arguments are called here. Others stay."""
     kinds: dict[type[Exception], type[Exception]] = {
         TypeError: TensorTypeError,
         ValueError: TensorValueError,
         IndexError: TensorIndexError,
     }
-    raise kinds.get(type(error), type(error))(text) from error
+    if type(error) not in kinds:
+        raise error
+    text = str(error)
+    for name, called in names.items():
+        text = re.sub(rf"\b{name}\b(?! do not wrap)", called, text)
+    raise kinds[type(error)](text) from error
 
 
 def require(name: str, tensor: Any, dtypes: tuple[torch.dtype, ...]) -> None:

@@ -17,10 +17,12 @@ there: no gradient is built, and `grad` stays None. Then
 
 - backward() changes the table, with the learning rate in force at that time; step() applies the gradients there are:
   those of dense parameters and of layers that are not hotrow's.
+- backward(inputs=...) without the table leaves it alone, and so does torch.autograd.grad, which builds the gradient of
+  a table that is among its inputs.
 - Each use of a table is a step of its own: two layers that share one, two calls of a layer before backward(), two
   backward passes that would have accumulated. Adam counts each of them.
-- What looks at gradients between backward() and step() finds none: clipping from outside, gradient scaling,
-  DistributedDataParallel's averages.
+- What looks at gradients between backward() and step() finds none: clipping from outside, gradient scaling.
+- Not for DistributedDataParallel, which has nothing to average: its forward pass raises, unless it ignores the table.
 - The last optimizer made for a table has it, be it one without in_backward. When an optimizer is deleted, gradients
   of its tables are built again.
 """
@@ -140,11 +142,7 @@ class RowwiseAdagrad(_AnyAdagrad, torch.optim.Adagrad):
         torch.optim.Optimizer.__init__(self, params, self.defaults)
 
     def _arrays(self, group: Group, parameter: torch.Tensor) -> list[Array | None]:
-        state = self.state[parameter]
-        if "row_sum" not in state:
-            start, dtype = float(group["initial_accumulator_value"]), real_dtype(parameter)
-            state["row_sum"] = torch.full((len(parameter),), start, dtype=dtype)
-        return [state["row_sum"].numpy()]
+        return [self._rows(parameter, "row_sum", number(group, "initial_accumulator_value"), dims=1)]
 
 
 class RMSprop(RowOptimizer, torch.optim.RMSprop):
@@ -190,7 +188,7 @@ class _AnyAdam(RowOptimizer):
             return [*arrays, None]
         state = self.state[parameter]
         if "row_steps" not in state:
-            state["row_steps"] = torch.zeros(len(parameter), dtype=torch.int32)
+            state["row_steps"] = torch.zeros(len(parameter), dtype=torch.int32, device="cpu")
         return [*arrays, state["row_steps"].numpy()]
 
 
