@@ -45,6 +45,10 @@ class Case:
     def table(self) -> Array:
         return self._random(1, self.rows)
 
+    @property
+    def row_bytes(self) -> int:
+        return self.width * self.table.itemsize
+
     @cached_property
     def quantized(self) -> hotrow.QuantizedTable:
         """The table as int8, and its scales."""
@@ -114,6 +118,15 @@ class Case:
     def count(self, letter: str) -> int:
         """N lookups, B bags, U distinct rows."""
         return {"N": self.indices, "B": self.offsets[1:], "U": self.touched}[letter].size
+
+
+@dataclass(frozen=True)
+class Half(Case):
+    """A table of float16."""
+
+    @cached_property
+    def table(self) -> Array:
+        return self._random(1, self.rows).astype(np.float16)
 
 
 @dataclass(frozen=True)

@@ -118,12 +118,12 @@ def copy_rate(threads: int, rounds: int) -> float:
 
 def rates(case: Case, threads: int, rounds: int) -> Rates:
     """The rates that bound an operator on this case."""
-    size, words = case.grads.nbytes, case.table.view(np.uint32).ravel()
-    some = [_positions(piece, case.width) for piece in np.array_split(case.indices, threads)]
-    own = [_positions(piece, case.width) for piece in np.array_split(case.touched, threads)]
-    changed = 2 * case.touched.size * case.width * 4
+    words, width = case.table.view(np.uint32).ravel(), case.row_bytes // 4
+    some = [_positions(piece, width) for piece in np.array_split(case.indices, threads)]
+    own = [_positions(piece, width) for piece in np.array_split(case.touched, threads)]
+    size, changed = (n * case.row_bytes for n in (case.lookups, 2 * case.touched.size))
     mask = np.uint32(0)  # changes no bit
-    jobs: dict[str, Any] = {"copy": (_copy, _copies(case.out, case.grads, threads), 2 * size)}
+    jobs: dict[str, Any] = {"copy": (_copy, _copies(case.out, case.grads, threads), 2 * case.grads.nbytes)}
     for how, ahead in _AHEAD.items():
         jobs["read" + how] = (_read, [(words, positions, ahead) for positions in some], size)
         jobs["update" + how] = (_update, [(words, positions, ahead, mask) for positions in own], changed)

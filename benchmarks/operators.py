@@ -45,7 +45,7 @@ class Operator:
         """Bytes streamed, read and updated."""
         row = {"n": case.width + 4}
         streamed, read = (
-            sum(row.get(letter, 4 * case.width) * case.count(letter.upper()) for letter in letters)
+            sum(row.get(letter, case.row_bytes) * case.count(letter.upper()) for letter in letters)
             for letters in (self.streamed, self.read)
         )
         floats = sum(getattr(case, name)[:1].size for name in self.changed)  # of a row
@@ -101,12 +101,12 @@ def check(name: str, expected: list[Part], *parts: Any) -> None:
             )
 
 
-def _sums(rows: Array, starts: Array) -> tuple[Array, Array]:
+def _sums(rows: Array, starts: Array, rounding: float = _ROUNDING) -> tuple[Array, Array]:
     """Sums of runs of rows, and their error bounds: terms x rounding x sum of absolute values."""
     rows = rows.astype(np.float64)
     terms = np.diff(starts, append=len(rows))[:, None]
     sums = np.add.reduceat(rows, starts)
-    return sums, (terms + 2) * _ROUNDING * np.add.reduceat(np.abs(rows, out=rows), starts)
+    return sums, (terms + 2) * rounding * np.add.reduceat(np.abs(rows, out=rows), starts)
 
 
 @lru_cache(maxsize=1)
@@ -161,16 +161,16 @@ def _bag_int8(case: Case) -> list[Part]:
 
 
 def pooled(case: Case, weights: Array | None = None, mode: str = "sum", padding_idx: int | None = None) -> list[Part]:
-    """embedding_bag; weights and padding_idx are for sums."""
+    """embedding_bag; weights are for sums, padding_idx for sum, mean and sqrtn."""
     starts, rows = case.offsets[:-1], case.table[case.indices]
     if mode == "max":
         return [(np.maximum.reduceat(rows, starts), 0.0)]
     if weights is not None:
         rows = rows.astype(np.float64) * weights[:, None]
-    if padding_idx is not None:
-        rows[case.indices == padding_idx] = 0
-    sums, bounds = _sums(rows, starts)
-    counts = np.diff(case.offsets)[:, None]
+    kept = case.indices != (-1 if padding_idx is None else padding_idx)
+    rows[~kept] = 0
+    sums, bounds = _sums(rows, starts, float(np.finfo(case.table.dtype).eps))
+    counts = np.maximum(np.add.reduceat(kept, starts, dtype=np.int64), 1)[:, None]
     divisor = {"sum": np.ones_like(counts), "mean": counts, "sqrtn": np.sqrt(counts)}[mode]
     return [(sums / divisor, bounds / divisor)]
 
@@ -207,7 +207,7 @@ def _rowwise_adagrad(case: Case, bags: bool = False) -> list[Part]:
     return [_table(case, _adaptive(LR, g, (squares[0][:, None], squares[1][:, None]))), squares]
 
 
-def _adam(case: Case) -> list[Part]:
+def _adam(case: Case, bags: bool = False) -> list[Part]:
     """The first step."""
 
     def average(name: str, beta: float, new: Array, bound: Array) -> tuple[Array, Array]:
@@ -215,7 +215,7 @@ def _adam(case: Case) -> list[Part]:
         after = beta * before + (1 - beta) * new
         return after, (1 - beta) * bound + 4 * _ROUNDING * (np.abs(before) + (1 - beta) * np.abs(new))
 
-    g = _gradient(case)
+    g = _gradient(case, bags)
     m, v = average("averages", BETA1, *g), average("squares", BETA2, *_squared(*g))
     return [_table(case, _adaptive(LR * adam_rate(1), m, v)), m, v]
 
@@ -244,3 +244,4 @@ OPERATORS = {
     "bag_rowwise_adagrad": Operator( "BB",     "N",  ("table", "row_squares"),          _train(_rowwise_adagrad)),
     "bag_adagrad": Operator(         "BB",     "N",  ("table", "squares"),              _train(_adagrad)),
 }  # fmt: skip
+BAG_ADAM = Operator("BB", "N", ("table", "averages", "squares"), _train(_adam))  # beside torch alone: see frameworks.py

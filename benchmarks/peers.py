@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 from typing import Any
@@ -267,21 +268,40 @@ def _torch_step(c: Case, parameter: Any, optimizer: Any) -> Call:
     return optimizer.step  # type: ignore[no-any-return]
 
 
-def _torch_bag_adagrad(c: Case) -> Call:
-    import torch
+def torch_training(package: str, optimizer: str, state: dict[str, Any], **options: Any) -> Callable[[Case], Call]:
+    """A step of training as torch's users write it: package.nn.EmbeddingBag, or package's own, and package.optim.
 
-    parameter, optimizer = _torch_adagrad(c)
-    indices, offsets, grads = _tensors(c.indices, c.offsets, c.bag_grads)
-    bag = partial(torch.nn.functional.embedding_bag, mode="sum", include_last_offset=True, sparse=True)
+    `state`: what the optimizer begins with; a string names an array of the case, to be changed in place.
+    """
 
-    def train() -> Any:
-        out = bag(indices, parameter, offsets)
-        optimizer.zero_grad()
-        out.backward(grads)
-        optimizer.step()
-        return out.detach()
+    def make(c: Case) -> Call:
+        import torch
 
-    return train
+        torch.sparse.check_sparse_tensor_invariants.disable()  # the default; saying so silences a warning
+        layer = torch_layer(package, "EmbeddingBag", c, mode="sum", sparse=True, include_last_offset=True)
+        optim = import_module(f"{package}.optim")
+        trainer = getattr(optim, optimizer)([layer.weight], lr=LR, eps=EPS, **options)
+        trainer.state[layer.weight].update(
+            {name: _tensors(getattr(c, value))[0] if isinstance(value, str) else value for name, value in state.items()}
+        )
+        indices, offsets, grads = _tensors(c.indices, c.offsets, c.bag_grads)
+
+        def train() -> Any:
+            trainer.zero_grad()
+            out = layer(indices, offsets)
+            out.backward(grads)
+            trainer.step()
+            return out.detach()
+
+        return train
+
+    return make
+
+
+def torch_layer(package: str, name: str, c: Case, freeze: bool = False, **options: Any) -> Any:
+    """An Embedding or EmbeddingBag on the case's table."""
+    layers = import_module({"torch": "torch.nn"}.get(package, package))
+    return getattr(layers, name).from_pretrained(_tensors(c.table)[0], freeze=freeze, **options)
 
 
 _TORCH: Calls = {
@@ -293,7 +313,7 @@ _TORCH: Calls = {
     "sgd_step": lambda c: _torch_step(c, *_torch_optimizer(c, "SGD", {})),
     "adagrad_step": lambda c: _torch_step(c, *_torch_adagrad(c)),
     "adam_step": lambda c: _torch_step(c, *_torch_adam(c)),
-    "bag_adagrad": _torch_bag_adagrad,
+    "bag_adagrad": torch_training("torch", "Adagrad", {"sum": "squares"}),
 }
 
 

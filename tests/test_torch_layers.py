@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import hotrow.torch as ht  # noqa: E402
+from hotrow.torch._compute import _FEW  # noqa: E402
 from hotrow.torch._in_backward import updates  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
@@ -86,6 +87,22 @@ def test_embedding(backend: ModuleType, options: dict[str, Any], dtype: Any) -> 
     for indices in (INDICES, INDICES.int(), INDICES[0, 0], INDICES[:, ::2], INDICES.t(), INDICES[:0]):
         if indices.dim() or not {"sparse", "padding_idx"} <= options.keys():  # torch's backward fails there
             compare(*pair("Embedding", dtype, **options), dtype, indices)
+
+
+@each_dtype
+@each_index
+def test_many_lookups(backend: ModuleType, index: Any, dtype: Any) -> None:
+    """Few are left to torch's kernel."""
+    indices = INDICES.repeat(1, _FEW).to(index)
+    ours, theirs = pair("Embedding", dtype)
+    for i in (indices, indices.t(), indices[:, ::2]):
+        assert i.numel() > _FEW
+        assert torch.equal(ours(i), theirs(i))
+        with torch.no_grad():
+            assert torch.equal(ours(i), theirs(i))
+    indices[1, 2] = ROWS
+    with pytest.raises(IndexError, match=rf"input\[1, 2\] = {ROWS} is out of range for a table of {ROWS} rows"):
+        ours(indices)
 
 
 BAG = [
