@@ -5,6 +5,7 @@ its own loss, that draws follow the stated distributions, that training repeats,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise, product
 from types import ModuleType
 from typing import Any
@@ -186,6 +187,17 @@ def test_negatives_of_a_block_come_from_its_pool(op: str, backend: ModuleType) -
     pool = reference._words_drawn(sampling, 1, 4, 2 * 48 * negative)
     assert 100 < drawn.size < 2 * 48 * negative
     assert set(drawn) <= set(pool)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@each_epoch
+def test_blocks_without_a_word_left_change_nothing(op: str, backend: ModuleType, threads: int) -> None:
+    case = epoch(tokens=4000)
+    case["sampling"] = replace(case["sampling"], keep=np.zeros(60, np.uint32))
+    before = tables(case)
+    with num_threads(threads):
+        assert run(hotrow, op, case) == 0
+    assert tables(case) == before
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -84,22 +84,24 @@ template <class I>
 struct Windows {
     int32_t* begin;
     int32_t* end;
-    I* pool;           // [pool_size], then the first of them again
+    I* pool;                  // [pool_size], then the first of them again
     int32_t* first_negative;  // of a centre: its negatives begin here in the pool; unset where they are not shared
-    int32_t* repeats;  // whether words may stand twice among contexts or outputs; if not, they do not
-    int64_t room, pool_size;
-    int32_t first;     // of the words that windows may reach
+    int32_t* repeats;         // whether words may stand twice among contexts or outputs; if not, they do not
+    int64_t room;
+    int64_t pool_size;  // 0 without centres, or where negatives are not shared
+    int32_t first;      // of the words that windows may reach
 
     HOTROW_INLINE int64_t contexts(int32_t t) const { return end[t] - begin[t] - 1; }
     HOTROW_INLINE Windows(const Epoch<I>& job, const KeptWords<I>& kept, Scratch& scratch)
         : begin(kept.sentence_begin), end(kept.sentence_end), room(kTokensPerBlock + 2 * job.window) {
-        first = kept.centers_begin < kept.centers_end ? begin[kept.centers_begin] : kept.count;
-        pool_size = job.shared_negatives ? hotrow::pool_size(job.negative) : 0;
+        const bool any = kept.centers_begin < kept.centers_end;
+        first = any ? begin[kept.centers_begin] : kept.count;
+        pool_size = any && job.shared_negatives ? hotrow::pool_size(job.negative) : 0;
         pool = scratch.take<I>(pool_size + job.negative);
         first_negative = scratch.take<int32_t>(room);
         repeats = scratch.take<int32_t>(room);
         Scratch temporary = scratch;
-        if (kept.centers_begin < kept.centers_end) {
+        if (any) {
             draw_windows(job, kept, temporary.take<int32_t>(room));
             if (pool_size > 0) draw_negatives(job, kept, temporary.take<uint64_t>(pool_size), temporary);
         }
