@@ -178,7 +178,7 @@ HOTROW_INLINE int64_t pool_scratch_bytes(int64_t negative, int64_t cols) {
 
 // The same for hierarchical softmax, with the signs of a path and two copies of the shared nodes.
 HOTROW_INLINE int64_t path_scratch_bytes(int64_t window, int64_t longest, int64_t cols) {
-    const int64_t signs = 3 * (longest + 8), copies = 2 * kSharedNodes * cols;
+    const int64_t signs = 3 * (longest + 8), copies = 2 * kSharedNodes * (cols + 16);
     return window_scratch_bytes(window, longest, cols) + (signs + copies) * 8;
 }
 

@@ -348,14 +348,14 @@ def _topics() -> Case:
     }
 
 
-# Learning rates at which the loss still falls in the fourth epoch.
-RATES = {"skipgram_epoch": 0.005, PAIRS: 0.01, "cbow_epoch": 0.01, "skipgram_hs_epoch": 0.025, "cbow_hs_epoch": 0.025}
+# Learning rates at which the loss falls by far in the fourth epoch, however threads are delayed.
+RATES = {"skipgram_epoch": 0.003, PAIRS: 0.004, "cbow_epoch": 0.007, "skipgram_hs_epoch": 0.003, "cbow_hs_epoch": 0.006}
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize(
     ("op", "options"),
-    [*((op, {"lr": RATES.get(op, 0.05)}) for op in EPOCHS), ("cbow_epoch", {"lr": 0.01, "cbow_mean": False})],
+    [*((op, {"lr": RATES[op]}) for op in EPOCHS), ("cbow_epoch", {"lr": 0.01, "cbow_mean": False})],
 )
 def test_training_finds_the_topics(op: str, options: Case, backend: ModuleType, threads: int) -> None:
     case = _topics()
