@@ -1,22 +1,12 @@
 // Rows that all threads write all the time go from cache to cache all the time. Where several threads train, each has
 // copies of them, and hands over now and then what they gained.
 #pragma once
+#include "kernels/scratch.h"
 #include "kernels/simd.h"
 
 namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
-
-// Bump allocation from the memory the plan hands in.
-struct Scratch {
-    char* next;
-    template <class T>
-    HOTROW_INLINE T* take(int64_t count) {
-        T* p = reinterpret_cast<T*>(next);
-        next += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
-        return p;
-    }
-};
 
 // A thread's copies of rows, each as it is (mine) and as the table was when they last met (before).
 template <class F>

@@ -8,7 +8,7 @@ namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
 
-constexpr int kPathsAhead = 8;        // centres before the rows of a path are fetched, the path is
+constexpr int kPathsAhead = 8;         // centres before the rows of a path are fetched, the path is
 constexpr int64_t kPairsApart = 1024;  // trained on before a thread hands over what it did to the shared nodes
 
 // Where several threads train, each has copies of the nodes at the top of the tree. Every kPairsApart pairs of an input

@@ -33,7 +33,7 @@ struct OutputRows {
     }
     HOTROW_INLINE void finish() const {
         for (int64_t r = 0; r < count; ++r) {
-            if (r + kRowsAhead < count) prefetch_row_to_write(table.row(words[r + kRowsAhead]), table.cols);
+            if (r + kRowsAhead < count) prefetch_row<true>(table.row(words[r + kRowsAhead]), table.cols);
             copies.exchange(r, table.row(words[r]));
         }
     }

@@ -264,21 +264,13 @@ HOTROW_INLINE bool fits(Mat<T> rows, int64_t bytes) {
     return rows.rows * rows.cols * int64_t(sizeof(T)) <= bytes;
 }
 
-// Brings the cache lines of a row near.
-template <class T>
+// Brings the cache lines of a row near; ToWrite: for this thread alone.
+template <bool ToWrite = false, class T>
 HOTROW_INLINE void prefetch_row(const T* row, int64_t cols) {
+    constexpr int cache = ToWrite ? kFirstCache : kSecondCache;
     HOTROW_NO_UNROLL
-    for (int64_t d = 0; d < cols; d += 64 / int(sizeof(T))) __builtin_prefetch(prefetch_address(row, d), 0, kSecondCache);
-    __builtin_prefetch(prefetch_address(row, cols - 1), 0, kSecondCache);
-}
-
-// The same for a row that this thread is to have alone.
-template <class T>
-HOTROW_INLINE void prefetch_row_to_write(const T* row, int64_t cols) {
-    HOTROW_NO_UNROLL
-    for (int64_t d = 0; d < cols; d += 64 / int(sizeof(T)))
-        __builtin_prefetch(prefetch_address(row, d), 1, kFirstCache);
-    __builtin_prefetch(prefetch_address(row, cols - 1), 1, kFirstCache);
+    for (int64_t d = 0; d < cols; d += 64 / int(sizeof(T))) __builtin_prefetch(prefetch_address(row, d), ToWrite, cache);
+    __builtin_prefetch(prefetch_address(row, cols - 1), ToWrite, cache);
 }
 
 // Rows are walked in blocks of columns, as few and as equal as blocks of up to kBlock registers allow. body(W, d, tail)

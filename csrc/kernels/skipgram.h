@@ -222,8 +222,8 @@ void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, 
 }
 
 // The centres and contexts of for_contexts for tokens `range`; train(inputs, m, n, repeats, lr, meanwhile) gets n rows
-// in outputs too, out_table[centre] and those negatives of the pool that differ from it; `repeats` says whether a row may be there
-// twice.
+// in outputs too, out_table[centre] and those of its negatives that differ from it; `repeats` says whether a row may be
+// there twice.
 template <int32_t Ahead, class F, class I, class Fetch, class Train>
 HOTROW_INLINE void for_windows(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
                                F** outputs, const Fetch& fetch, const Train& train) {

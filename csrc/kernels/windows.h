@@ -1,6 +1,7 @@
 // The words of a block of tokens: which are kept, how far their windows reach, what is drawn for them.
 #pragma once
-#include "kernels/copies.h"
+#include "kernels/scratch.h"
+#include "kernels/simd.h"
 #include "runtime/random.h"
 
 namespace hotrow {
@@ -70,7 +71,7 @@ struct KeptWords {
     }
 };
 
-// The word that a draw of Stream::negative stands for.
+// The word that a draw stands for.
 template <class I>
 HOTROW_INLINE I word_drawn(const Epoch<I>& job, uint64_t draw) {
     const int64_t bucket = int64_t(scale_high(draw, uint64_t(job.vocabulary)));

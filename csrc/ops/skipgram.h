@@ -45,7 +45,7 @@ inline Range blocks_of(Range range) {
     return {range.begin / kTokensPerBlock, (range.end + kTokensPerBlock - 1) / kTokensPerBlock};
 }
 
-// How many threads have work in the tokens `range`.
+// How many of `threads` have work in the tokens `range`.
 inline int epoch_threads(Range range, int threads) {
     const Range blocks = blocks_of(range);
     return int(std::min<int64_t>(threads, std::max<int64_t>(1, blocks.end - blocks.begin)));
@@ -56,7 +56,7 @@ inline int epoch_threads(Range range, int threads) {
 template <class Kernel>
 Loss epoch(Range range, int64_t scratch_bytes, int threads, const Kernel& kernel) {
     const Range blocks = blocks_of(range);
-    return hogwild(blocks.end - blocks.begin, scratch_bytes, epoch_threads(range, threads),
+    return hogwild(blocks.end - blocks.begin, scratch_bytes, threads,
                    [&](int64_t task, void* scratch, Loss& loss) {
                        const int64_t begin = (blocks.begin + task) * kTokensPerBlock;
                        kernel(Range{begin, std::min(begin + kTokensPerBlock, range.end)}, scratch, loss);
@@ -69,10 +69,9 @@ int64_t negatives_scratch_bytes(const Epoch<I>& job, int64_t cols) {
 }
 
 template <class F, class I>
-Loss skipgram_epoch(Epoch<I> job, Range range, Mat<F> in_table, Mat<F> out_table, int threads) {
-    job.threads = epoch_threads(range, threads);
+Loss skipgram_epoch(const Epoch<I>& job, Range range, Mat<F> in_table, Mat<F> out_table) {
     const auto kernel = kernels().get<F, I>().skipgram_epoch;
-    return epoch(range, negatives_scratch_bytes(job, in_table.cols), threads,
+    return epoch(range, negatives_scratch_bytes(job, in_table.cols), job.threads,
                  [&](Range tokens, void* scratch, Loss& loss) {
                      kernel(job, tokens, scratch, in_table, out_table, loss);
                  });

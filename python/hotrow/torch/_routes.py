@@ -15,7 +15,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 import hotrow.torch
 from hotrow import _check
 from hotrow.torch import _operators  # noqa: F401  # registers them
-from hotrow.torch._bags import check_offsets, check_shapes, row, same_dtype
+from hotrow.torch._bags import check_offsets, check_shapes, row, same_dtype, scale_down
 from hotrow.torch._composite import bag_graph
 from hotrow.torch._in_backward import updates
 from hotrow.torch._share import FLOATS, INDICES, TensorTypeError, TensorValueError, array, require, reraise
@@ -107,8 +107,7 @@ def embedding_operator(
     if padding_idx is not None:
         padding_idx = row(padding_idx, weight)
     if max_norm is not None:
-        with torch.no_grad():
-            torch.embedding_renorm_(weight.detach(), input.contiguous(), max_norm, norm_type)
+        scale_down(weight, input, max_norm, norm_type)
     found: Tensor = torch.ops.hotrow.embedding(weight, input, padding_idx, by_frequency)
     return found
 
@@ -201,8 +200,7 @@ def bag_operator(
     if padding_idx is not None:
         padding_idx = row(padding_idx, weight)
     if max_norm is not None:
-        with torch.no_grad():
-            torch.embedding_renorm_(weight.detach(), flat.contiguous(), max_norm, norm_type)
+        scale_down(weight, flat, max_norm, norm_type)
     found: Tensor = torch.ops.hotrow.embedding_bag(weight, flat, bounds, shares, mode, padding_idx, by_frequency)[0]
     return found
 
