@@ -38,9 +38,8 @@ HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range,
         const auto row = [=](I index) HOTROW_INLINE_LAMBDA {
             return reinterpret_cast<const E*>(prefetch_address(reinterpret_cast<const char*>(base), index, stride));
         };
-        const bool near = cached;
         const uint64_t rows = uint64_t(table.rows);
-        const int offset = worst_offset(base, table.stride);
+        const BlockFetch<N, E> fetch_block(base, table.stride, tail, cached);
         bool inside = true;
         const I padding = bags.padding_idx == I(bags.padding_idx) ? I(bags.padding_idx) : I(-1);
         for (int64_t b = range.begin; b < range.end; ++b) {
@@ -63,7 +62,7 @@ HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range,
             const I *j = bags.indices + begin, *const stop = bags.indices + end;
             const I* const fetch_stop = lookups_end - end < fetch ? bags.indices + lookups_end - fetch : stop;
             for (; j < fetch_stop; ++j) {
-                prefetch_block<N>(row(j[fetch]), tail, offset, near);
+                fetch_block(row(j[fetch]));
                 if constexpr (scaled<E>) __builtin_prefetch(prefetch_address(bags.scales, j[fetch]), 0, 3);
                 add(j);
             }

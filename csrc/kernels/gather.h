@@ -21,12 +21,12 @@ HOTROW_INLINE void gather_registers(Mat<const E> table, const I* indices, [[mayb
                                     Range range, Mat<F> out) {
     const bool cached = fits(table, kTableInCaches);
     const int64_t ahead = lookahead<E>(table.cols), last = range.end - 1;
-    const int offset = worst_offset(table.data, table.stride);
     for_blocks<F>(table.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
+        const BlockFetch<N, E> fetch(table.data + d, table.stride, tail, cached);
         for (int64_t i = range.begin; i < range.end; ++i) {
             const I next = indices[i + ahead < last ? i + ahead : last];
-            prefetch_block<N>(table.row(next) + d, tail, offset, cached);
+            fetch(table.row(next) + d);
             const E* const source = table.row(indices[i]) + d;
             F* const target = out.row(i) + d;
             pack<F> block[N];

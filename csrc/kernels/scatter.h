@@ -66,11 +66,10 @@ HOTROW_OWN_FUNCTION void sum_run(const Lookup<I>* lookups, const Gradient<F>& gr
         constexpr int N = decltype(width)::value;
         const F* const rows = gradient.rows.data + d;
         const int64_t stride = gradient.rows.stride;
-        const int offset = worst_offset(rows, stride);
-        const bool near = fits(gradient.rows, kGradsInCaches);
+        const BlockFetch<N, F> fetch_terms(rows, stride, tail, fits(gradient.rows, kGradsInCaches));
         const auto arrive = [&](int64_t i) HOTROW_INLINE_LAMBDA {
             const int64_t next = i + ahead < last ? i + ahead : last;
-            prefetch_block<N>(prefetch_address(rows, lookups[next].position, stride), tail, offset, near);
+            fetch_terms(prefetch_address(rows, lookups[next].position, stride));
             if (d == 0 && fetch.count && lookups[next].row != lookups[next > i ? next - 1 : next].row)
                 fetch_to_write(fetch, lookups[next].row);
         };

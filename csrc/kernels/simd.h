@@ -348,29 +348,30 @@ HOTROW_INLINE pack<bits<F>> load_places(const int32_t* p, int count) {
     return places;
 }
 
-// How many bytes past the start of a cache line the rows of a matrix can begin, at most.
-template <class T>
-HOTROW_INLINE int worst_offset(const T* data, int64_t stride) {
-    const uintptr_t bits = reinterpret_cast<uintptr_t>(data) | uintptr_t(stride) * sizeof(T) | 64;
-    return 64 - int(bits & (0 - bits));
-}
-
 // Fetches the cache lines of a block of N registers ahead of its use: one for each 64 bytes, the last of them for the
-// last element. Only where a row that starts `offset` bytes into a line reaches one line more is that one asked for.
-template <int N, class T, class End>
-HOTROW_INLINE void prefetch_block(const T* p, End tail, int offset, bool in_caches) {
-    constexpr int line = 64 / int(sizeof(T)), between = (N * lanes<real<T>> - 1) / line;
-    const int end = (N - 1) * lanes<real<T>> + tail.count;
-    if (in_caches) {
-        HOTROW_UNROLL
-        for (int i = 0; i < between; ++i) __builtin_prefetch(prefetch_address(p, i * line), 0, kFirstCache);
-        if ((end - between * line) * int(sizeof(T)) + offset > 64)
-            __builtin_prefetch(prefetch_address(p, between * line), 0, kFirstCache);
-        __builtin_prefetch(prefetch_address(p, end - 1), 0, kFirstCache);
-    } else {
-        prefetch_row(p, end);  // a loop: straight code for both would leave too few registers
+// last element. Only where a row that starts some bytes into a line reaches one line more is that one asked for.
+template <int N, class T>
+struct BlockFetch {
+    static constexpr int kLine = 64 / int(sizeof(T)), kBetween = (N * lanes<real<T>> - 1) / kLine;
+    int64_t last;                                 // element
+    enum { far, near, near_and_one_more } lines;  // one value, for which a loop over rows has a register
+
+    template <class End>
+    HOTROW_INLINE BlockFetch(const T* rows, int64_t stride, End tail, bool in_caches) {
+        const uintptr_t starts = reinterpret_cast<uintptr_t>(rows) | uintptr_t(stride) * sizeof(T) | 64;
+        const int worst_offset = 64 - int(starts & (0 - starts));  // bytes past the start of a line, at most
+        last = (N - 1) * lanes<real<T>> + tail.count - 1;
+        const bool one_more = (int(last) + 1 - kBetween * kLine) * int(sizeof(T)) + worst_offset > 64;
+        lines = !in_caches ? far : one_more ? near_and_one_more : near;
     }
-}
+    HOTROW_INLINE void operator()(const T* p) const {
+        if (lines == far) return prefetch_row(p, last + 1);  // a loop: straight code for both takes registers
+        HOTROW_UNROLL
+        for (int i = 0; i < kBetween; ++i) __builtin_prefetch(prefetch_address(p, i * kLine), 0, kFirstCache);
+        if (lines == near_and_one_more) __builtin_prefetch(prefetch_address(p, kBetween * kLine), 0, kFirstCache);
+        __builtin_prefetch(prefetch_address(p, last), 0, kFirstCache);
+    }
+};
 
 // Transposing reduction. Each of a and b holds lanes<T> / Group partial groups of Group lanes; the result holds those
 // of a, then those of b, each folded to half its width.
