@@ -191,6 +191,19 @@ void adam_step(HOTROW_LOOKUPS, py::array exp_avg, py::array exp_avg_sq, Optional
     });
 }
 
+template <auto Step>
+void direct(PyObject* const* values) {
+    call(Step, values);
+}
+DirectCall direct_call(const std::string& op) {
+    if (op == "sgd_step") return &direct<&sgd_step>;
+    if (op == "adagrad_step") return &direct<&adagrad_step>;
+    if (op == "rowwise_adagrad_step") return &direct<&rowwise_adagrad_step>;
+    if (op == "rmsprop_step") return &direct<&rmsprop_step>;
+    if (op == "adam_step") return &direct<&adam_step>;
+    return nullptr;
+}
+
 py::tuple skipgram_step(const py::array& centers, const py::array& contexts, const py::array& negatives, double lr,
                         py::array in_table, py::array out_table, int threads) {
     const Loss loss = with_floats(in_table, centers, [&](auto e, auto i) {
@@ -319,9 +332,11 @@ PYBIND11_MODULE(_native, m) {
     m.attr("OPS") = py::tuple(py::cast(names));
 
     py::class_<Plain>(m, "Plain")
-        .def(py::init<const std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
-                                                   std::optional<std::string>, bool>>&>())
-        .def("check", &Plain::check);
+        .def(py::init([](const std::string& op, const Plain::Arguments& arguments) {
+            return Plain(arguments, direct_call(op));
+        }))
+        .def("check", &Plain::check)
+        .def("step", &Plain::step);
     define_encoder(m);
     m.def("result", &result);
     m.def("first_out_of_range", &first_out_of_range);

@@ -46,12 +46,39 @@ inline Span span(const py::array& a) {
     return {low, high};
 }
 
+// A C++ argument from a Python one that is known to be right.
+template <class T>
+std::decay_t<T> argument_from(PyObject* value) {
+    using A = std::decay_t<T>;
+    if constexpr (std::is_same_v<A, py::array>) return py::reinterpret_borrow<py::array>(value);
+    else if constexpr (std::is_same_v<A, bool>) return value == Py_True;
+    else if constexpr (std::is_floating_point_v<A>) return PyFloat_AsDouble(value);
+    else if constexpr (std::is_unsigned_v<A>) return PyLong_AsUnsignedLongLong(value);
+    else if constexpr (std::is_integral_v<A>) return A(PyLong_AsLongLong(value));
+    else return value == Py_None ? A{} : A{py::reinterpret_borrow<py::array>(value)};
+}
+
+// function(*values), half a microsecond sooner than by pybind11, which tells overloads apart and converts.
+using DirectCall = void (*)(PyObject* const* values);
+template <class... A, size_t... K>
+void call(void (*function)(A...), PyObject* const* values, std::index_sequence<K...>) {
+    std::tuple<std::decay_t<A>...> arguments{argument_from<A>(values[K])...};
+    if (PyErr_Occurred()) throw py::error_already_set();
+    std::apply(function, arguments);
+}
+template <class... A>
+void call(void (*function)(A...), PyObject* const* values) {
+    call(function, values, std::index_sequence_for<A...>{});
+}
+
 // The argument table of one operator, see hotrow._ops.
 class Plain {
 public:
-    // arguments: (dtype letter or name, shape, role, bound or None, whether None will do). That of float32 is `scales`.
-    explicit Plain(const std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
-                                                std::optional<std::string>, bool>>& arguments) {
+    // (dtype letter or name, shape, role, bound or None, whether None will do) of each. That of float32 is `scales`.
+    using Arguments = std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
+                                             std::optional<std::string>, bool>>;
+    // call: of an optimizer step, else null.
+    Plain(const Arguments& arguments, DirectCall call) : call_(call) {
         for (const auto& [dtype, shape, role, bound, optional] : arguments) {
             const char kind = dtype == "E" ? 'F' : dtype.size() == 1 ? dtype[0] : '\0';
             Argument a{kind, nullptr, {}, role != "in",
@@ -68,45 +95,37 @@ public:
     // The length behind each letter, or None if an argument is not plain.
     py::object check(const py::tuple& values, bool bounds, int threads) const {
         int64_t lengths[kLetters];
-        std::fill(lengths, lengths + kLetters, -1);
-        PyObject* kinds[2] = {};  // of 'F' and of 'I'
-        bool quantized = false;   // whether the table is int8
-        std::vector<Span> spans(arguments_.size());
         py::handle any;
-        for (size_t k = 0; k < arguments_.size(); ++k) {
-            const Argument& argument = arguments_[k];
-            const py::handle value = values[k];
-            if (scales_ && k == scales_ && value.is_none() == quantized) return py::none();
-            if (value.is_none()) {
-                if (!argument.may_be_none) return py::none();
-                if (argument.shape[0] == kAndOne + 'B' - 'A') lengths['B' - 'A'] = lengths['N' - 'A'];
-                continue;
-            }
-            if (Py_TYPE(value.ptr()) != array_type()) return py::none();
-            const auto a = py::reinterpret_borrow<py::array>(value);
-            if (!dtype_is_plain(argument, a, kinds, quantized) || !layout_is_plain(argument, a)) return py::none();
-            if (argument.shape[0] == kAnyShape) {
-                if (argument.shape.size() == 1) any = value;
-                else if (!extends(a, any, lengths['D' - 'A'])) return py::none();
-            } else if (!shape_is_plain(argument, a, lengths)) {
-                return py::none();
-            }
-            spans[k] = span(a);
-        }
-        for (size_t i = 0; i < spans.size(); ++i)
-            for (size_t j = 0; j < spans.size() && arguments_[i].written; ++j)
-                if (i != j && spans[i].meets(spans[j])) return py::none();
-        for (size_t k = 0; k < arguments_.size() && bounds; ++k) {
-            const Argument& argument = arguments_[k];
-            if (argument.bound < 0 || values[k].is_none()) continue;
-            const uint64_t rows = argument.bound == kLetters ? uint64_t(1) << 63 : uint64_t(lengths[argument.bound]);
-            if (!all_in_range(py::reinterpret_borrow<py::array>(values[k]), rows, threads)) return py::none();
-        }
+        if (!passes(values, bounds, threads, lengths, any)) return py::none();
         py::dict dims;
         for (int i = 0; i < 26; ++i)
             if (lengths[i] >= 0) dims[names_[size_t(i)]] = lengths[i];
         if (any) dims[names_[kAnyShape]] = any.attr("shape");
         return dims;
+    }
+
+    // Takes the step of an optimizer and returns true if all arrays are plain, there are lookups, and each is a bag of
+    // its own, whose sum it is. options: StepOptions.arguments; scalars: what follows the key of rounding.
+    bool step(const py::tuple& values, const py::tuple& options, const py::tuple& scalars, int threads) const {
+        int64_t lengths[kLetters];
+        py::handle any;
+        const size_t offsets = 1, argmax = 3;
+        if (!call_ || !values[offsets].is_none() || !values[argmax].is_none()) return false;
+        if (!passes(values, true, threads, lengths, any) || !lengths['N' - 'A'] || !lengths['D' - 'A']) return false;
+        const py::int_ mode(int(Mode::sum)), padding_idx(-1), key(0), count(threads);
+        std::vector<PyObject*> all;
+        const auto append = [&](const py::tuple& more) {
+            for (size_t k = 0; k < more.size(); ++k) all.push_back(PyTuple_GET_ITEM(more.ptr(), py::ssize_t(k)));
+        };
+        all.reserve(32);
+        append(values);
+        all.insert(all.end(), {mode.ptr(), padding_idx.ptr()});
+        append(options);
+        all.push_back(key.ptr());
+        append(scalars);
+        all.push_back(count.ptr());
+        call_(all.data());
+        return true;
     }
 
 private:
@@ -118,6 +137,44 @@ private:
         bool written, may_be_none;
         int bound;  // a letter; -1 for none, kLetters if indices need only not be negative
     };
+
+    // Whether all arguments are plain; the length behind each letter, the argument of any shape.
+    bool passes(const py::tuple& values, bool bounds, int threads, int64_t* lengths, py::handle& any) const {
+        std::fill(lengths, lengths + kLetters, -1);
+        PyObject* kinds[2] = {};  // of 'F' and of 'I'
+        bool quantized = false;   // whether the table is int8
+        std::vector<Span> spans(arguments_.size());
+        for (size_t k = 0; k < arguments_.size(); ++k) {
+            const Argument& argument = arguments_[k];
+            const py::handle value = values[k];
+            if (scales_ && k == scales_ && value.is_none() == quantized) return false;
+            if (value.is_none()) {
+                if (!argument.may_be_none) return false;
+                if (argument.shape[0] == kAndOne + 'B' - 'A') lengths['B' - 'A'] = lengths['N' - 'A'];
+                continue;
+            }
+            if (Py_TYPE(value.ptr()) != array_type()) return false;
+            const auto a = py::reinterpret_borrow<py::array>(value);
+            if (!dtype_is_plain(argument, a, kinds, quantized) || !layout_is_plain(argument, a)) return false;
+            if (argument.shape[0] == kAnyShape) {
+                if (argument.shape.size() == 1) any = value;
+                else if (!extends(a, any, lengths['D' - 'A'])) return false;
+            } else if (!shape_is_plain(argument, a, lengths)) {
+                return false;
+            }
+            spans[k] = span(a);
+        }
+        for (size_t i = 0; i < spans.size(); ++i)
+            for (size_t j = 0; j < spans.size() && arguments_[i].written; ++j)
+                if (i != j && spans[i].meets(spans[j])) return false;
+        for (size_t k = 0; k < arguments_.size() && bounds; ++k) {
+            const Argument& argument = arguments_[k];
+            if (argument.bound < 0 || values[k].is_none()) continue;
+            const uint64_t rows = argument.bound == kLetters ? uint64_t(1) << 63 : uint64_t(lengths[argument.bound]);
+            if (!all_in_range(py::reinterpret_borrow<py::array>(values[k]), rows, threads)) return false;
+        }
+        return true;
+    }
 
     static int letter(const std::string& axis) {
         if (axis == "...") return kAnyShape;
@@ -177,6 +234,7 @@ private:
         return true;
     }
 
+    DirectCall call_;
     std::vector<Argument> arguments_;
     size_t scales_ = 0;           // where they stand, if any: the table may then be int8
     std::vector<py::str> names_;  // of the letters

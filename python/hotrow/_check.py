@@ -147,8 +147,17 @@ def arrays(op: str, values: tuple[Any, ...], bounds: bool = True) -> tuple[Seque
 
 
 def _plain(op: str) -> Any:
-    _PLAIN[op] = _backend.kernels().Plain([astuple(arg)[1:] for arg in OPS[op]])
+    _PLAIN[op] = _backend.kernels().Plain(op, [astuple(arg)[1:] for arg in OPS[op]])
     return _PLAIN[op]
+
+
+def plain_step(op: str, values: tuple[Any, ...], options: tuple[Any, ...], scalars: tuple[Any, ...]) -> bool:
+    """Check and take an optimizer step in one native call, if the arrays are just what backends take and not bags."""
+    kernels = _backend.kernels()
+    if not hasattr(kernels, "Plain"):
+        return False
+    taken: bool = (_PLAIN.get(op) or _plain(op)).step(values, options, scalars, _threads.count)
+    return taken
 
 
 def _with_output(op: str, values: tuple[Any, ...], dims: Dims) -> list[Any]:

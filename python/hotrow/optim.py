@@ -99,8 +99,7 @@ class Optimizer:
             TypeError, ValueError, IndexError: as hotrow.scatter_add.
         """
         arrays = (indices, offsets, weights, argmax, grads, *self._arrays.values(), self._table)
-        lookups = _check.lookups(self._op, arrays, mode, padding_idx)
-        steps.run(self._op, lookups, self.options, self.steps, self._scalars())
+        steps.take(self._op, arrays, mode, padding_idx, self.options, self.steps, self._scalars())
         self.__dict__["steps"] += 1  # not a hyperparameter, and __setattr__ takes a quarter of a microsecond
 
     def _scalars(self) -> tuple[Any, ...]:
@@ -375,8 +374,8 @@ class Adam(Optimizer):
             self._new_row_state("row_steps", np.int32)
 
     def _scalars(self) -> tuple[Any, ...]:
-        by_row, dtype = self._arrays["row_steps"] is not None, self._table.dtype
-        return steps.adam_scalars(self.lr, self.steps + 1, by_row, *self.betas, self.eps, self.epsilon_hat, dtype)
+        by_row = None if self._arrays["row_steps"] is None else self._table.dtype
+        return steps.adam_scalars(self.lr, self.steps + 1, self.betas, self.eps, self.epsilon_hat, by_row)
 
 
 class AdamW(Adam):

@@ -50,6 +50,7 @@ class StepOptions:
     stochastic_rounding: bool = False
     seed: int = 0
     arguments: tuple[Any, ...] = field(init=False, repr=False, compare=False)  # as backends take them
+    plain: bool = field(init=False, repr=False, compare=False)  # nothing to look at or to draw before a step
 
     def __post_init__(self) -> None:
         for name in ("check_finite", "scale_grad_by_freq", "decoupled_weight_decay", "stochastic_rounding"):
@@ -73,6 +74,7 @@ class StepOptions:
             bool(self.stochastic_rounding),
         )
         object.__setattr__(self, "arguments", arguments)
+        object.__setattr__(self, "plain", not self.check_finite and not self.stochastic_rounding)
 
     def asdict(self) -> dict[str, Any]:
         """The options by name: StepOptions(**asdict()) is equal."""
@@ -108,6 +110,22 @@ def run(op: str, lookups: _check.Lookups, options: StepOptions, draw: int, scala
         key = _mix(options.seed + draw * _GOLDEN) if options.stochastic_rounding else 0
         kernel = getattr(_backend.kernels(), op)
         kernel(*arrays, *pooling, *options.arguments, key, *scalars, _threads.count)
+
+
+def take(
+    op: str,
+    values: tuple[Any, ...],
+    mode: str,
+    padding_idx: int | None,
+    options: StepOptions,
+    draw: int,
+    scalars: tuple[Any, ...],
+) -> None:
+    """Check the arrays of an optimizer step and take it; `values` as in _check.lookups."""
+    plain = mode == "sum" and padding_idx is None and isinstance(options, StepOptions) and options.plain
+    if plain and type(draw) is int and draw >= 0 and _check.plain_step(op, values, options.arguments, scalars):
+        return
+    run(op, _check.lookups(op, values, mode, padding_idx), options, draw, scalars)
 
 
 def sgd_step(
@@ -154,10 +172,8 @@ def sgd_step(
     nesterov = _check.boolean("nesterov", nesterov)
     if momentum_buffer is None and (momentum or nesterov):
         raise ValueError("momentum needs a momentum_buffer of the table's shape")
-    checked = _check.lookups(
-        "sgd_step", (indices, offsets, weights, argmax, grads, momentum_buffer, table), mode, padding_idx
-    )
-    run("sgd_step", checked, options, draw, (lr, momentum, nesterov))
+    arrays = (indices, offsets, weights, argmax, grads, momentum_buffer, table)
+    take("sgd_step", arrays, mode, padding_idx, options, draw, (lr, momentum, nesterov))
 
 
 def adagrad_step(
@@ -196,10 +212,8 @@ def adagrad_step(
         Duchi, Hazan and Singer, "Adaptive Subgradient Methods", 2011; torch.optim.Adagrad on a sparse gradient.
     """
     lr, eps = _check.real("lr", lr, 0), _check.real("eps", eps, 0)
-    checked = _check.lookups(
-        "adagrad_step", (indices, offsets, weights, argmax, grads, state_sum, table), mode, padding_idx
-    )
-    run("adagrad_step", checked, options, draw, (lr, eps))
+    arrays = (indices, offsets, weights, argmax, grads, state_sum, table)
+    take("adagrad_step", arrays, mode, padding_idx, options, draw, (lr, eps))
 
 
 def rowwise_adagrad_step(
@@ -238,10 +252,8 @@ def rowwise_adagrad_step(
         Gupta et al., "Training Recommender Systems at Scale", 2020; FBGEMM's EXACT_ROWWISE_ADAGRAD.
     """
     lr, eps = _check.real("lr", lr, 0), _check.real("eps", eps, 0)
-    checked = _check.lookups(
-        "rowwise_adagrad_step", (indices, offsets, weights, argmax, grads, state_sum, table), mode, padding_idx
-    )
-    run("rowwise_adagrad_step", checked, options, draw, (lr, eps))
+    arrays = (indices, offsets, weights, argmax, grads, state_sum, table)
+    take("rowwise_adagrad_step", arrays, mode, padding_idx, options, draw, (lr, eps))
 
 
 def rmsprop_step(
@@ -282,10 +294,8 @@ def rmsprop_step(
         Tieleman and Hinton, lecture 6.5, 2012; torch.optim.RMSprop.
     """
     lr, eps, alpha = _check.real("lr", lr, 0), _check.real("eps", eps, 0), _check.real("alpha", alpha, 0, 1)
-    checked = _check.lookups(
-        "rmsprop_step", (indices, offsets, weights, argmax, grads, square_avg, table), mode, padding_idx
-    )
-    run("rmsprop_step", checked, options, draw, (lr, alpha, eps))
+    arrays = (indices, offsets, weights, argmax, grads, square_avg, table)
+    take("rmsprop_step", arrays, mode, padding_idx, options, draw, (lr, alpha, eps))
 
 
 @lru_cache(maxsize=16)
@@ -305,11 +315,15 @@ def _corrections(beta1: float, beta2: float, epsilon_hat: bool, dtype: Any) -> F
 
 
 def adam_scalars(
-    lr: float, step: int, by_row: bool, beta1: float, beta2: float, eps: float, epsilon_hat: bool, dtype: Any
+    lr: float, step: int, betas: tuple[float, float], eps: float, epsilon_hat: bool, by_row: Any
 ) -> tuple[Any, ...]:
-    """What backends take after the options. Decay goes by lr, whatever the bias correction makes of it."""
-    if by_row:
-        return lr, beta1, beta2, lr, eps, _corrections(beta1, beta2, epsilon_hat, _check.real_dtype(dtype))
+    """What backends take after the options; by_row: the table's dtype if rows count their own steps, else None.
+
+    Decay goes by lr, whatever the bias correction makes of it.
+    """
+    beta1, beta2 = betas
+    if by_row is not None:
+        return lr, beta1, beta2, lr, eps, _corrections(beta1, beta2, epsilon_hat, _check.real_dtype(by_row))
     root = math.sqrt(1 - beta2**step)
     return lr, beta1, beta2, lr * root / (1 - beta1**step), eps if epsilon_hat else eps * root, None
 
@@ -364,9 +378,9 @@ def adam_step(
     """
     lr, eps = _check.real("lr", lr, 0), _check.real("eps", eps, 0)
     step = _check.integer("step", step, 1)
-    beta1, beta2 = (_check.fraction(n, b) for n, b in (("beta1", beta1), ("beta2", beta2)))
+    betas = _check.fraction("beta1", beta1), _check.fraction("beta2", beta2)
     epsilon_hat = _check.boolean("epsilon_hat", epsilon_hat)
     arrays = (indices, offsets, weights, argmax, grads, exp_avg, exp_avg_sq, row_steps, table)
-    checked = _check.lookups("adam_step", arrays, mode, padding_idx)
-    scalars = adam_scalars(lr, step, row_steps is not None, beta1, beta2, eps, epsilon_hat, table.dtype)
-    run("adam_step", checked, options, draw, scalars)
+    by_row = None if row_steps is None else _check.table(table).dtype
+    scalars = adam_scalars(lr, step, betas, eps, epsilon_hat, by_row)
+    take("adam_step", arrays, mode, padding_idx, options, draw, scalars)

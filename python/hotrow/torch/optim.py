@@ -177,10 +177,10 @@ class _AnyAdam(RowOptimizer):
 
     def _scalars(self, group: Group, taken: int, dtype: np.dtype[Any]) -> tuple[Any, ...]:
         beta1, beta2 = group["betas"]
-        beta1, beta2 = _check.fraction("betas[0]", float(beta1)), _check.fraction("betas[1]", float(beta2))
+        betas = _check.fraction("betas[0]", float(beta1)), _check.fraction("betas[1]", float(beta2))
         lr, eps = number(group, "lr"), number(group, "eps")
         epsilon_hat = _check.boolean("epsilon_hat", group["epsilon_hat"])
-        return steps.adam_scalars(lr, taken + 1, _by_row(group), beta1, beta2, eps, epsilon_hat, dtype)
+        return steps.adam_scalars(lr, taken + 1, betas, eps, epsilon_hat, dtype if _by_row(group) else None)
 
     def _arrays(self, group: Group, parameter: torch.Tensor) -> list[Array | None]:
         arrays: list[Array | None] = [self._rows(parameter, name) for name in ("exp_avg", "exp_avg_sq")]
