@@ -7,12 +7,6 @@ namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
 
-// The larger lane by lane; a NaN on either side stays.
-template <class F>
-HOTROW_INLINE pack<F> max_or_nan(pack<F> kept, pack<F> x) {
-    return select<F>((x > kept) | (x != x), x, kept);
-}
-
 // Adds one lookup to the N registers of its bag.
 template <bool Max, int N, class E, class F>
 HOTROW_INLINE void pool_row(const E* row, F weight, bool weighted, bool first, Tail<F> tail, pack<F>* acc) {
@@ -20,14 +14,15 @@ HOTROW_INLINE void pool_row(const E* row, F weight, bool weighted, bool first, T
     for (int k = 0; k < N; ++k) {
         pack<F> x = load_block<N>(row, k, tail);
         if (weighted) x *= weight;
-        if constexpr (Max) acc[k] = first ? x : max_or_nan<F>(acc[k], x);
+        if constexpr (Max) acc[k] = first ? x : max_or_nan(acc[k], x);
         else acc[k] += x;
     }
 }
 
 template <bool Max, bool Weighted, class E, class F, class I>
 HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
-    constexpr int most = Max || sizeof(E) < sizeof(F) ? 8 : kBlock;  // registers: less code for what is rarer
+    // Registers: less code for what is rarer.
+    constexpr int most = Max && Weighted && !scaled<E> ? 2 : sizeof(E) < sizeof(F) ? 8 : kBlock;
     const bool cached = fits(table, kTableInCaches);
     const int64_t ahead = lookahead<E>(table.cols), lookups_end = bags.offsets[range.end];
     for_blocks<F, most>(table.cols, [=, &in_range](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
@@ -113,9 +108,11 @@ void bag_argmax(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<con
 // Lookups outside the table are left out and clear `in_range`.
 template <class E, class I, class F = real<E>>
 void embedding_bag(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
-    if (bags.mode == Mode::max) pool<true, true>(table, bags, range, out, in_range);
-    else if (bags.weights || sizeof(E) < sizeof(F)) pool<false, true>(table, bags, range, out, in_range);
-    else if constexpr (sizeof(E) == sizeof(F)) pool<false, false>(table, bags, range, out, in_range);
+    const bool max = bags.mode == Mode::max;
+    if (max && bags.weights) pool<true, true>(table, bags, range, out, in_range);
+    else if (max) pool<true, scaled<E>>(table, bags, range, out, in_range);
+    else if (bags.weights) pool<false, true>(table, bags, range, out, in_range);
+    else pool<false, (sizeof(E) < sizeof(F))>(table, bags, range, out, in_range);
     if (bags.argmax.data) bag_argmax(table, bags, range, Mat<const F>{out.data, out.rows, out.cols, out.stride});
 }
 
