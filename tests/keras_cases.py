@@ -426,6 +426,22 @@ def test_the_same_seed_initializes_the_same_table(options: dict[str, Any]) -> No
 
 
 @trains
+@pytest.mark.parametrize("initializer", ["uniform", keras.initializers.HeNormal(seed=5)], ids=["uniform", "seed"])
+def test_fit_builds_a_model_without_an_input(initializer: Any) -> None:
+    """TensorFlow then makes the table while it traces the first step."""
+    keras.utils.set_random_seed(1)
+    layer = Embedding(ROWS, WIDTH, embeddings_initializer=initializer, optimizer=keras.optimizers.SGD(0.0))
+    model = keras.Sequential([layer, keras.layers.Flatten(), head()])
+    model.compile("sgd", "mse")
+    fit(model, *batches(2))
+    assert np.unique(layer.table).size == ROWS * WIDTH
+    if initializer != "uniform":
+        other = keras.layers.Embedding(ROWS, WIDTH, embeddings_initializer=initializer)
+        other.build()
+        np.testing.assert_array_equal(layer.table, other.get_weights()[0])
+
+
+@trains
 def test_the_masked_row_trains_and_the_mask_goes_on() -> None:
     """As in Keras, where row 0 is a row; what follows may leave it out."""
     tables = []

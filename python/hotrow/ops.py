@@ -63,8 +63,8 @@ def gather(
 ) -> Floats:
     """Look rows up: a one-hot matrix times the table.
 
-    out[i, :] = table[indices[i], :]                       or, of an int8 table,
-    out[i, :] = table[indices[i], :] scales[indices[i]]
+        out[i, :] = table[indices[i], :]                       or, of an int8 table,
+        out[i, :] = table[indices[i], :] scales[indices[i]]
 
     Args:
         table (float32, float64, float16, bfloat16 or int8[R, D]): may be a row-strided view, read-only or
@@ -106,10 +106,10 @@ def embedding_bag(
 ) -> Floats:
     """Look up bags of rows and pool each: a multi-hot matrix times the table.
 
-    sum:   out[b, :] = sum_j weights[j] table[indices[j], :]   over j in offsets[b] .. offsets[b + 1] - 1
-    mean:  sum / sum_j weights[j]
-    sqrtn: sum / sqrt(sum_j weights[j]^2)
-    max:   out[b, d] = max_j weights[j] table[indices[j], d]; NaN if any is
+        sum:   out[b, :] = sum_j weights[j] table[indices[j], :]   over j in offsets[b] .. offsets[b + 1] - 1
+        mean:  sum / sum_j weights[j]
+        sqrtn: sum / sqrt(sum_j weights[j]^2)
+        max:   out[b, d] = max_j weights[j] table[indices[j], d]; NaN if any is
 
     where table[r, :] of an int8 table stands for table[r, :] scales[r]. A bag without lookups, or whose divisor is
     zero, is a row of zeros.
@@ -173,11 +173,11 @@ def weights_grad(
 ) -> Floats:
     """The gradient of embedding_bag with respect to its weights.
 
-    sum:   out[j] = grads[b, :] . table[indices[j], :]   for j in bag b
-    mean:  out[j] = grads[b, :] . (table[indices[j], :] - bag[b, :]) / sum_j weights[j]
-    sqrtn: out[j] = grads[b, :] . (table[indices[j], :] - weights[j] bag[b, :] / norm) / norm
-           with norm^2 = sum_j weights[j]^2
-    max:   out[j] = sum of grads[b, d] table[indices[j], d] over the d with argmax[b, d] = j - offsets[b]
+        sum:   out[j] = grads[b, :] . table[indices[j], :]   for j in bag b
+        mean:  out[j] = grads[b, :] . (table[indices[j], :] - bag[b, :]) / sum_j weights[j]
+        sqrtn: out[j] = grads[b, :] . (table[indices[j], :] - weights[j] bag[b, :] / norm) / norm
+               with norm^2 = sum_j weights[j]^2
+        max:   out[j] = sum of grads[b, d] table[indices[j], d] over the d with argmax[b, d] = j - offsets[b]
 
     where bag = embedding_bag(...). Lookups of padding_idx, and bags whose divisor is zero, have gradient 0.
 
@@ -219,7 +219,7 @@ def scatter_add(
 ) -> None:
     """Add gradient rows to the rows that were looked up, in place: a one-hot matrix, transposed, times grads.
 
-    table[indices[i], :] += scale * grads[i, :]   repeated indices add up
+        table[indices[i], :] += scale * grads[i, :]   repeated indices add up
 
     With offsets, grads has a row for each bag and every lookup of a bag gets its share of it, as embedding_bag's
     weights and mode ask; the rows are not repeated in memory. A row's gradients are summed in the order of the
@@ -260,7 +260,7 @@ def coalesce(
 ) -> SparseGrad:
     """Sum the gradient rows of equal indices.
 
-    values[u, :] = sum of grads[i, :] over indices[i] == rows[u]
+        values[u, :] = sum of grads[i, :] over indices[i] == rows[u]
 
     A row's gradients are summed in the order of the lookups, in chunks of 1,024: the same bits for any number of
     threads.
@@ -293,9 +293,9 @@ def skipgram_step(
 ) -> float:
     """One pass of skip-gram with negative sampling over given pairs, both tables updated in place after each pair.
 
-    h = in_table[centers[i]], o = out_table[contexts[i]], n[k] = out_table[negatives[i, k]]
-    loss[i] = -log sigmoid(h . o) - sum_k log sigmoid(-h . n[k])
-    h, o, n[k] -= lr * their gradients of loss[i]
+        h = in_table[centers[i]], o = out_table[contexts[i]], n[k] = out_table[negatives[i, k]]
+        loss[i] = -log sigmoid(h . o) - sum_k log sigmoid(-h . n[k])
+        h, o, n[k] -= lr * their gradients of loss[i]
 
     A negative equal to its pair's context is left out; repeated ones add up. With one thread pairs are worked on in
     order; more threads update without locks (Hogwild) and the result depends on their timing.
@@ -379,7 +379,7 @@ def skipgram_epoch(
 
     Returns:
         float: mean loss of a pair of centre and context, its negatives included, in float64, from `begin` on; 0 without
-            pairs.
+        pairs.
 
     Raises:
         TypeError, ValueError, IndexError: as gather; offsets as embedding_bag. Both tables are then unchanged.
@@ -415,18 +415,19 @@ def cbow_epoch(
 
     For each word left as a centre, with contexts and negatives drawn as in skipgram_epoch:
 
-    h = mean or sum of in_table[contexts], o = out_table[centre], n[k] = out_table[negatives[k]]
-    loss = -log sigmoid(h . o) - sum_k log sigmoid(-h . n[k])
-    o, n[k] -= lr * their gradients; in_table[context] -= lr * the gradient of h, over the number of contexts if h is
-    their sum, once for each time the context stands there
+        h = mean or sum of in_table[contexts], o = out_table[centre], n[k] = out_table[negatives[k]]
+        loss = -log sigmoid(h . o) - sum_k log sigmoid(-h . n[k])
+        o, n[k] -= lr * their gradients
+        in_table[context] -= lr * the gradient of h, over the number of contexts if h is their sum
 
-    The step of the contexts is that of word2vec.c and gensim. It is the gradient times their number if h is their mean,
-    divided by it if h is their sum. A negative equal to the centre is left out; repeated ones add up. What
-    skipgram_epoch says of threads, draws and Ctrl-C holds here too.
+    A context takes its step once for each time it stands there: that of word2vec.c and gensim, the gradient times the
+    number of contexts if h is their mean, divided by it if h is their sum. A negative equal to the centre is left out;
+    repeated ones add up. What skipgram_epoch says of threads, draws and Ctrl-C holds here too.
 
     Args:
-        in_table, out_table, tokens, offsets, sampling, window, negative, lr, lr_end, shrink_windows, seed, begin,
-            progress: as skipgram_epoch; gensim starts with lr = 0.025 here too, word2vec.c with 0.05.
+        in_table, out_table, tokens, offsets, sampling, window, negative, shrink_windows: as skipgram_epoch.
+        lr, lr_end, seed, begin, progress: as skipgram_epoch; gensim starts with lr = 0.025 here too, word2vec.c with
+            0.05.
         cbow_mean (bool): h is the mean of the contexts (default), else their sum.
 
     Returns:
@@ -466,9 +467,9 @@ def skipgram_hs_epoch(
 
     For each word left as a centre, with contexts as in skipgram_epoch, and the inner nodes k on its path in the tree:
 
-    h = in_table[context], o[k] = out_table[points[k]], y[k] = 1 - 2 codes[k]
-    loss = -log P(centre | context) = -sum_k log sigmoid(y[k] h . o[k])
-    h, o[k] -= lr * their gradients, each window being one step on the summed loss of its pairs
+        h = in_table[context], o[k] = out_table[points[k]], y[k] = 1 - 2 codes[k]
+        loss = -log P(centre | context) = -sum_k log sigmoid(y[k] h . o[k])
+        h, o[k] -= lr * their gradients, each window being one step on the summed loss of its pairs
 
     What skipgram_epoch says of threads, draws and Ctrl-C holds here too.
 
@@ -516,13 +517,13 @@ def cbow_hs_epoch(
 
     h = mean or sum of in_table[contexts], and o[k] and y[k] of the centre's path as in skipgram_hs_epoch:
 
-    loss = -sum_k log sigmoid(y[k] h . o[k])
+        loss = -sum_k log sigmoid(y[k] h . o[k])
 
     The steps are those of cbow_epoch.
 
     Args:
-        in_table, out_table, tokens, offsets, sampling, tree, window, lr, lr_end, shrink_windows, seed, begin,
-            progress: as skipgram_hs_epoch.
+        in_table, out_table, tokens, offsets, sampling, tree: as skipgram_hs_epoch.
+        window, lr, lr_end, shrink_windows, seed, begin, progress: as skipgram_hs_epoch.
         cbow_mean (bool): h is the mean of the contexts (default), else their sum.
 
     Returns:

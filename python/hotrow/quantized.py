@@ -29,8 +29,8 @@ class QuantizedTable(NamedTuple):
 def quantize(table: NDArray[np.floating[Any]]) -> QuantizedTable:
     """Round the rows of a table to int8, symmetrically, each with a scale of its own.
 
-    scales[r] = max_d |table[r, d]| / 127
-    values[r, d] = round(table[r, d] / scales[r])   halves to even
+        scales[r] = max_d |table[r, d]| / 127
+        values[r, d] = round(table[r, d] / scales[r])   halves to even
 
     An element is off by at most scales[r] / 2 then. hotrow.gather and hotrow.embedding_bag read the result as it is:
 

@@ -32,8 +32,8 @@ class Sampling:
     def from_counts(cls, counts: ArrayLike, *, sample: float = 1e-3, ns_exponent: float = 0.75) -> Sampling:
         """Sampling for words that occur `counts` times.
 
-        keep[w] = min(1, sqrt(t / counts[w]) + t / counts[w]), t = sample * sum(counts)
-        P(negative = w) = counts[w]^ns_exponent / sum
+            keep[w] = min(1, sqrt(t / counts[w]) + t / counts[w]), t = sample * sum(counts)
+            P(negative = w) = counts[w]^ns_exponent / sum
 
         Args:
             counts (int or float[V]): at least 0, one above 0; V < 2^31.

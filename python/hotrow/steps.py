@@ -30,7 +30,7 @@ class StepOptions:
         clip_norm (float > 0): scale all gradients down if the norm of all of them together exceeds this.
         clip_value (float > 0): clip each element of a row's gradient to [-clip_value, clip_value]; NaN stays.
         weight_decay (float >= 0): L2 penalty: gradient += weight_decay * row.
-        decoupled_weight_decay (bool): row *= 1 - lr * weight_decay instead, as in AdamW.
+        decoupled_weight_decay (bool): `row *= 1 - lr * weight_decay` instead, as in AdamW.
         max_norm (float > 0): scale rows down to this 2-norm after the update if theirs is larger.
         stochastic_rounding (bool): in tables of 16 bits, round up or down by chance, so that small steps are not lost
             but right on average; default: to nearest.
@@ -77,7 +77,7 @@ class StepOptions:
         object.__setattr__(self, "plain", not self.check_finite and not self.stochastic_rounding)
 
     def asdict(self) -> dict[str, Any]:
-        """The options by name: StepOptions(**asdict()) is equal."""
+        """The options by name: `StepOptions(**asdict())` is equal."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
 
@@ -147,10 +147,10 @@ def sgd_step(
 ) -> None:
     """One step of stochastic gradient descent on the rows that were looked up, in place.
 
-    g = the row's gradient as hotrow.coalesce sums it, then as `options` say
-    table -= lr * g
-    with a momentum_buffer: buffer = momentum * buffer + g, and then
-    table -= lr * buffer, or lr * (g + momentum * buffer) if nesterov
+        g = the row's gradient as hotrow.coalesce sums it, then as `options` say
+        table -= lr * g
+        with a momentum_buffer: buffer = momentum * buffer + g, and then
+        table -= lr * buffer, or lr * (g + momentum * buffer) if nesterov
 
     Args:
         table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
@@ -194,7 +194,8 @@ def adagrad_step(
 ) -> None:
     """One step of Adagrad on the rows that were looked up, in place.
 
-    state_sum += g^2; table -= lr * g / (sqrt(state_sum) + eps)   with g as in sgd_step
+        state_sum += g^2   with g as in sgd_step
+        table -= lr * g / (sqrt(state_sum) + eps)
 
     Args:
         table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
@@ -234,7 +235,8 @@ def rowwise_adagrad_step(
 ) -> None:
     """One step of row-wise Adagrad, one number of state a row, on the rows that were looked up, in place.
 
-    state_sum[r] += mean over d of g[r, d]^2; table[r] -= lr * g[r] / (sqrt(state_sum[r]) + eps)   with g as in sgd_step
+        state_sum[r] += mean over d of g[r, d]^2   with g as in sgd_step
+        table[r] -= lr * g[r] / (sqrt(state_sum[r]) + eps)
 
     Args:
         table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
@@ -275,7 +277,8 @@ def rmsprop_step(
 ) -> None:
     """One step of RMSprop on the rows that were looked up, in place; rows without a lookup keep their average.
 
-    square_avg = alpha * square_avg + (1 - alpha) * g^2; table -= lr * g / (sqrt(square_avg) + eps)   g as in sgd_step
+        square_avg = alpha * square_avg + (1 - alpha) * g^2   with g as in sgd_step
+        table -= lr * g / (sqrt(square_avg) + eps)
 
     Args:
         table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.
@@ -352,9 +355,10 @@ def adam_step(
 ) -> None:
     """One step of lazy Adam on the rows that were looked up, in place; the moments of other rows stay as they are.
 
-    exp_avg = beta1 * exp_avg + (1 - beta1) * g; exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g^2   g as in sgd_step
-    table -= lr * sqrt(1 - beta2^t) / (1 - beta1^t) * exp_avg / (sqrt(exp_avg_sq) + eps)             with epsilon_hat
-    table -= lr / (1 - beta1^t) * exp_avg / (sqrt(exp_avg_sq / (1 - beta2^t)) + eps)                 without
+        exp_avg = beta1 * exp_avg + (1 - beta1) * g            with g as in sgd_step
+        exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g^2
+        table -= lr * sqrt(1 - beta2^t) / (1 - beta1^t) * exp_avg / (sqrt(exp_avg_sq) + eps)      with epsilon_hat
+        table -= lr / (1 - beta1^t) * exp_avg / (sqrt(exp_avg_sq / (1 - beta2^t)) + eps)          without
 
     Args:
         table (float32, float64, float16 or bfloat16[R, D]): updated in place; beside 16 bits all is float32.

@@ -108,7 +108,8 @@ class WordVectors:
             TypeError: a key is none of the above.
             ValueError: no key, a vector of another length, topn below 0.
 
-        Source: gensim's KeyedVectors.most_similar, whose answers these are.
+        Source:
+            gensim's KeyedVectors.most_similar, whose answers these are.
         """
         topn = _check.integer("topn", topn, 0)
         keys = [self._weighted(key, 1.0, "positive") for key in _keys(positive)]
@@ -158,7 +159,8 @@ class WordVectors:
         Raises:
             ValueError: no pair to score, or the file is not UTF-8.
 
-        Source: gensim's KeyedVectors.evaluate_word_pairs, whose numbers these are.
+        Source:
+            gensim's KeyedVectors.evaluate_word_pairs, whose numbers these are.
         """
         words, vectors = self._first(restrict_vocab)
         if not isinstance(delimiter, str) or not delimiter:
@@ -184,9 +186,10 @@ class WordVectors:
         Raises:
             ValueError: no question, a question before the first section, or the file is not UTF-8.
 
-        Source: T. Mikolov and others, Efficient Estimation of Word Representations in Vector Space, 2013; gensim's
-        KeyedVectors.evaluate_word_analogies, whose accuracies these are (but that it gives up when the five nearest
-        words are all case variants of the three).
+        Source:
+            Mikolov et al., "Efficient Estimation of Word Representations in Vector Space", 2013; gensim's
+            KeyedVectors.evaluate_word_analogies, whose accuracies these are (but that it gives up when the five nearest
+            words are all case variants of the three).
         """
         words, vectors = self._first(restrict_vocab)
         return _evaluate.analogies(path, words, vectors, case_insensitive, dummy4unknown)
@@ -237,19 +240,18 @@ class WordVectors:
     def save(self, path: StrPath, format: str | None = None) -> None:
         """Write the words and vectors to a file.
 
-        | format | suffix | what |
-        |---|---|---|
-        | "word2vec" | .txt .vec | a line "V D", then a word and its D numbers a line; also fastText's .vec |
-        | "word2vec-binary" | .bin | a line "V D", then words and float32 |
-        | "glove" | .glove | "word2vec" without the first line |
-        | "safetensors" | .safetensors | a tensor "vectors"; the words as JSON in the metadata "words" |
-        | "npy" | .npy | an array, and beside it path + ".vocab", a word a line |
+        - "word2vec" (.txt, .vec): a line "V D", then a word and its D numbers a line; also fastText's .vec
+        - "word2vec-binary" (.bin): a line "V D", then words and float32
+        - "glove" (.glove): "word2vec" without the first line
+        - "safetensors" (.safetensors): a tensor "vectors"; the words as JSON in the metadata "words"
+        - "npy" (.npy): an array, and beside it path + ".vocab", a word a line
 
         Text has the digits to read the same float back. A file appears whole or not at all; links are followed; a pipe
         or a device is written to as it is. If a crash leaves a new .npy beside an old vocabulary, `load` sees it.
 
         Args:
-            format: default: what the suffix of path says.
+            path: where to write.
+            format: one of the above; default: what the suffix of path says.
 
         Raises:
             TypeError: the format has no such dtype.

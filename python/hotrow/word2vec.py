@@ -180,7 +180,7 @@ class Word2Vec:
 
     @property
     def vectors(self) -> WordVectors:
-        """The words and their vectors: the table that is trained, not a copy.
+        """The words and their vectors, in the table that is trained, not in a copy.
 
         Raises:
             ValueError: there are none yet.

@@ -6,7 +6,7 @@ the lookup returns, then one that the step returns, which is the anchor's gradie
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,11 @@ def look_up(table: Table, anchor: Any, indices: Any, trained: bool) -> Any:
     if scope is not None and scope.get_current_value(anchor) is not None:  # not where Keras works out shapes
         anchor.assign(token)  # for the next call of the layer in this step; forgotten at its end
     return vectors
+
+
+def at_once() -> Any:
+    """Where operations have values: everywhere."""
+    return nullcontext()
 
 
 def wait() -> None:

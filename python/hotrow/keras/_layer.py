@@ -27,11 +27,12 @@ _backend = import_module(f"hotrow.keras._{keras.backend.backend()}")
 class Embedding(keras.layers.Embedding):  # type: ignore[misc]  # keras has no types
     """keras.layers.Embedding, whose table hotrow may hold and train.
 
-    output[..., :] = table[ids[...], :]
+        output[..., :] = table[ids[...], :]
 
     Args:
         input_dim, output_dim, ...: every argument of keras.layers.Embedding, with its meaning.
         optimizer: what trains the table in the backward pass; default: none, the table is a weight as Keras's. One of
+
             - "sgd", "adagrad", "rmsprop", "adam", "adamw", a keras.optimizers object of these, or its config: the
               optimizer of hotrow.optim with its hyperparameters. RMSprop's epsilon stands outside the square root as
               its square root. Its clipping and weight decay are the table's, the latter in rows looked up alone;
@@ -112,8 +113,9 @@ class Embedding(keras.layers.Embedding):  # type: ignore[misc]  # keras has no t
 
     def _first_values(self, shape: Any, dtype: Any) -> Any:
         if not in_stateless_scope():  # else Keras only works out shapes
-            values = self.embeddings_initializer((self.input_dim, self.output_dim), dtype=self.variable_dtype)
-            self._held.array[:] = ops.convert_to_numpy(values)
+            with _backend.at_once():
+                values = self.embeddings_initializer((self.input_dim, self.output_dim), dtype=self.variable_dtype)
+                self._held.array[:] = ops.convert_to_numpy(values)
         return ops.zeros(shape, dtype)
 
     @property
@@ -131,7 +133,7 @@ class Embedding(keras.layers.Embedding):  # type: ignore[misc]  # keras has no t
 
     @property
     def table(self) -> Floats:
-        """The table of a layer with `optimizer`: hotrow's own memory, float[input_dim, output_dim].
+        """The table of a layer with `optimizer`, float[input_dim, output_dim], in hotrow's own memory.
 
         Raises:
             ValueError: a layer without `optimizer`, or not built.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from hotrow.keras._table import Table
@@ -10,6 +11,11 @@ from hotrow.keras._table import Table
 def look_up(table: Table, anchor: Any, indices: Any, trained: bool) -> Any:
     """Rows of the table."""
     return table.look_up(indices, False)
+
+
+def at_once() -> Any:
+    """Where operations have values: everywhere."""
+    return nullcontext()
 
 
 def wait() -> None:

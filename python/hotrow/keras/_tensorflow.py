@@ -37,5 +37,10 @@ def look_up(table: Table, anchor: Any, indices: Any, trained: bool) -> Any:
     return differentiable(tf.convert_to_tensor(anchor)) if trained else forward()
 
 
+def at_once() -> Any:
+    """Where operations have values, also while a function is traced."""
+    return tf.init_scope()
+
+
 def wait() -> None:
     """A step has been taken when its function returns."""

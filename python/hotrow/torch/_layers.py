@@ -109,8 +109,9 @@ class Embedding(_Layer, nn.Embedding):
     """torch.nn.Embedding: look rows of a table up, by hotrow.
 
     Args:
-        num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, device, dtype: as
-            torch.nn.Embedding's; sparse gradients are coalesced and can be scaled by frequency.
+        num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, device, dtype: as torch.nn.Embedding's.
+        scale_grad_by_freq, sparse: as torch.nn.Embedding's; sparse gradients are coalesced and can be scaled by
+            frequency.
         fallback (bool): tensors on other devices are left to torch; default: an error.
 
     Shape:
@@ -142,9 +143,9 @@ class EmbeddingBag(_Layer, nn.EmbeddingBag):
     """torch.nn.EmbeddingBag: look bags of rows up and pool each, by hotrow.
 
     Args:
-        num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq, mode, sparse, include_last_offset,
-            padding_idx, device, dtype: as torch.nn.EmbeddingBag's; every mode takes per_sample_weights, sparse and
-            scale_grad_by_freq, and there is mode "sqrtn".
+        num_embeddings, embedding_dim, max_norm, norm_type, padding_idx, device, dtype: as torch.nn.EmbeddingBag's.
+        mode, sparse, scale_grad_by_freq, include_last_offset: as torch.nn.EmbeddingBag's; every mode takes
+            per_sample_weights, sparse and scale_grad_by_freq, and there is mode "sqrtn".
         fallback (bool): tensors on other devices are left to torch; default: an error.
 
     Shape:
