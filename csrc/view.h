@@ -135,7 +135,7 @@ struct Epoch {
     const int32_t* alias_other;    // [V]   else alias_other[bucket]
     int64_t vocabulary;            // V
     int64_t window, negative;
-    bool shared_negatives;         // by the contexts of a centre; else each has its own
+    int64_t pool;                  // words that a block draws for negatives to be shared from; 0: each context has its own
     bool shrink_windows;
     double lr_begin, lr_end;       // learning rate at the first and past the last of all T tokens
     uint64_t seed;
@@ -154,11 +154,12 @@ constexpr int64_t kSharedNodes = 128;  // the last so many nodes, the root among
 
 constexpr int64_t kTokensPerBlock = 1024;
 
-// Negatives that windows share come from a pool that each block of kTokensPerBlock draws: so many words, each used some 13
-// times on English text. Their rows stay with a thread for so long.
-HOTROW_INLINE int64_t pool_size(int64_t negative) {
-    const int64_t usual = 48 * negative < 4096 ? 48 * negative : 4096;
-    return usual < negative ? negative : usual;
+// Negatives that windows share come from a pool that each block of kTokensPerBlock draws: so many words for each of them,
+// used some 13 times on English text, or 5. Their rows stay with a thread for so long. CBOW learns worse from few.
+constexpr int64_t kSkipgramPool = 48, kCbowPool = 128;
+HOTROW_INLINE int64_t pool_size(int64_t words, int64_t negative) {
+    const int64_t usual = words * negative < 4096 ? words * negative : 4096, least = negative < 1 ? 1 : negative;
+    return usual < least ? least : usual;
 }
 
 // Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it, negatives of
@@ -172,8 +173,8 @@ HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int
 }
 
 // And for a pool: its words by number and by hash, two copies of their rows.
-HOTROW_INLINE int64_t pool_scratch_bytes(int64_t negative, int64_t cols) {
-    return pool_size(negative) * (80 + 2 * (cols + 16) * 8);
+HOTROW_INLINE int64_t pool_scratch_bytes(int64_t pool, int64_t negative, int64_t cols) {
+    return (pool + negative) * (80 + 2 * (cols + 16) * 8);
 }
 
 // The same for hierarchical softmax, with the signs of a path and two copies of the shared nodes.

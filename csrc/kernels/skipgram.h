@@ -305,7 +305,7 @@ HOTROW_OWN_FUNCTION void skipgram_pairs(const Epoch<I>& job, Range range, void* 
 // from the values before it, repeated rows added up. Without shared negatives: skipgram_pairs.
 template <class F, class I>
 void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_table, Mat<F> out_table, Loss& loss) {
-    if (!job.shared_negatives) return skipgram_pairs(job, range, memory, in_table, out_table, loss);
+    if (job.pool == 0) return skipgram_pairs(job, range, memory, in_table, out_table, loss);
     Scratch scratch{static_cast<char*>(memory)};
     Window<F> w(scratch, 2 * job.window, 1 + job.negative, in_table.cols);
     SoftplusSum<F> sum;

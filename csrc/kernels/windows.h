@@ -97,7 +97,7 @@ struct Windows {
         : begin(kept.sentence_begin), end(kept.sentence_end), room(kTokensPerBlock + 2 * job.window) {
         const bool any = kept.centers_begin < kept.centers_end;
         first = any ? begin[kept.centers_begin] : kept.count;
-        pool_size = any && job.shared_negatives ? hotrow::pool_size(job.negative) : 0;
+        pool_size = any ? job.pool : 0;
         pool = scratch.take<I>(pool_size + job.negative);
         first_negative = scratch.take<int32_t>(room);
         repeats = scratch.take<int32_t>(room);

@@ -65,7 +65,7 @@ Loss epoch(Range range, int64_t scratch_bytes, int threads, const Kernel& kernel
 
 template <class I>
 int64_t negatives_scratch_bytes(const Epoch<I>& job, int64_t cols) {
-    return window_scratch_bytes(job.window, job.negative, cols) + pool_scratch_bytes(job.negative, cols);
+    return window_scratch_bytes(job.window, job.negative, cols) + pool_scratch_bytes(job.pool, job.negative, cols);
 }
 
 template <class F, class I>

@@ -413,7 +413,8 @@ def cbow_epoch(
 ) -> float:
     """One pass of CBOW (continuous bag of words) with negative sampling over encoded sentences, both tables in place.
 
-    For each word left as a centre, with contexts and negatives drawn as in skipgram_epoch:
+    For each word left as a centre, with contexts and negatives drawn as in skipgram_epoch, but from a pool of 128 words
+    for each negative:
 
         h = mean or sum of in_table[contexts], o = out_table[centre], n[k] = out_table[negatives[k]]
         loss = -log sigmoid(h . o) - sum_k log sigmoid(-h . n[k])

@@ -455,9 +455,11 @@ def _each_negatives(
     return lambda p: [_labelled(words[p], each) for each in drawn[p]]
 
 
-def _negatives(tokens: ArrayLike, sampling: Sampling, negative: int, seed: int) -> Callable[[int], Outputs]:
+def _negatives(
+    tokens: ArrayLike, sampling: Sampling, negative: int, seed: int, pool: int
+) -> Callable[[int], Outputs]:
     """Of the centre at p: itself and the negatives that differ from it: neighbours in the pool of its block."""
-    words, size = np.asarray(tokens), max(negative, min(48 * negative, 4096))
+    words, size = np.asarray(tokens), max(negative, min(pool * negative, 4096))
     pools = _words_drawn(sampling, seed, 4, words.size // TOKENS_PER_BLOCK + 1, size)
     first = (draws(seed, 3, np.arange(words.size))[0] * U64(size) >> U64(32)).astype(int)
 
@@ -508,7 +510,7 @@ def skipgram_epoch(
     """
     rest = window, lr, lr_end, shrink_windows, seed, begin
     if shared_negatives:
-        outputs = _negatives(tokens, sampling, negative, seed)
+        outputs = _negatives(tokens, sampling, negative, seed, pool=48)
         return _skipgram(in_table, out_table, _windows(tokens, offsets, sampling, outputs, *rest))
     each = _each_negatives(tokens, sampling, negative, seed, 2 * window)
     windows = _windows(tokens, offsets, sampling, each, *rest)
@@ -572,7 +574,7 @@ def cbow_epoch(
     begin: int = 0,
 ) -> float:
     """Centre after centre: the step of its pooled contexts on itself and the negatives that differ from it."""
-    outputs = _negatives(tokens, sampling, negative, seed)
+    outputs = _negatives(tokens, sampling, negative, seed, pool=128)
     windows = _windows(tokens, offsets, sampling, outputs, window, lr, lr_end, shrink_windows, seed, begin)
     return _cbow(in_table, out_table, windows, cbow_mean)
 

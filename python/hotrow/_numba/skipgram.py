@@ -274,7 +274,7 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
     size = tokens_per_block + 2 * window + 1
     word, place = np.empty(size, tokens.dtype), np.empty(size, np.int64)
     window_begin, window_end = np.empty(size, np.int64), np.empty(size, np.int64)
-    pool = 0 if hs or pairs else max(most, min(48 * most, 4096))  # as pool_size in csrc/view.h
+    pool = 0 if hs or pairs else max(most, min((128 if cbow else 48) * most, 4096))  # as pool_size in csrc/view.h
     negatives = np.empty(0 if hs else 2 * window * most if pairs else pool + most, tokens.dtype)
     first_negative = np.zeros(size, np.int64)
     rows, outputs = np.empty(2 * window + _TOGETHER, np.uint64), np.empty(1 + most, np.uint64)
