@@ -16,6 +16,7 @@ struct Ops {
                              Mat<gathered<E>> out);
     void (*squares)(const Lookup<I>* lookups, const Gradient<F>& gradient, Range range, F* scratch, double* out);
     void (*renorm)(const Lookup<I>* lookups, Range range, F max_norm, const Rounding& rounding, Mat<E> table);
+    void (*round_rows)(Mat<const F> rows, Mat<E> out);
 #define HOTROW_OP(name, compiled_for, signature) void(*name) signature;
 #include "ops.def"
 #undef HOTROW_OP

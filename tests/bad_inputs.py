@@ -68,7 +68,7 @@ def good(op: str) -> Case:
             case[arg.name] = offsets if arg.name == "offsets" else indices
         elif arg.name != "scales":
             shape = [lengths[letter] for letter in arg.shape]
-            case[arg.name] = rng.random(shape, np.float32) if arg.dtype in "EF" else np.ones(shape, arg.dtype)
+            case[arg.name] = rng.random(shape, np.float32) if arg.dtype in "EFO" else np.ones(shape, arg.dtype)
     return case
 
 
@@ -117,14 +117,15 @@ def _spoilt(op: str, name: str, spoil: Callable[[Array], Any]) -> Callable[[], C
 
 
 def _of_dtype(op: str, arg: Arg, first: dict[str, str]) -> Iterator[Bad]:
-    element = arg.dtype == "E"
+    element = arg.dtype in ("E", "O")
     names = {
         "E": elements(op) if arg.role == "in" else "float32, float64, float16 or bfloat16",
+        "O": "float32, float64, float16 or bfloat16",
         "F": "float32 or float64",
         "I": "int32 or int64",
         "int64": "int32 or int64",
     }.get(arg.dtype, arg.dtype)
-    wrong = _WRONG_F if arg.dtype in "EF" else _WRONG_I
+    wrong = _WRONG_F if arg.dtype in "EFO" else _WRONG_I
     for name, dtype in wrong.items():
         if element and name == "float16":
             continue
@@ -169,7 +170,7 @@ def _of_layout(op: str, arg: Arg) -> Iterator[Bad]:
         return Bad(f"{arg.name}-{name}", _spoilt(op, arg.name, spoil), error, re.escape(text.format(arg.name, strides)))
 
     written, matrix = arg.role != "in", len(arg.shape) == 2
-    if written or (matrix and arg.dtype in "EF"):
+    if written or (matrix and arg.dtype in "EFO"):
         text = "the rows of {} must be contiguous and aligned: its strides are {} bytes"
         if not matrix:
             text = "{} of 1 dimensions must be C-contiguous and aligned"
@@ -357,7 +358,7 @@ def _of_gradients(op: str) -> Iterator[Bad]:
     short = alone | {"mode": "sum", "grads": np.ones((6, 5), np.float32)}
     text = "grads has 6 rows where the other arguments have 7"
     yield Bad("grads-short-without-offsets", lambda: good(op) | short, ValueError, text)
-    written = [arg.name for arg in OPS[op] if arg.role != "in" and arg.dtype in "EF"]
+    written = [arg.name for arg in OPS[op] if arg.role != "in" and arg.dtype in "EFO"]
     if written:
         mixed = {"weights": None, "grads": np.ones((3, 5))}
         text = f"grads must be float32 as {written[0]} is, not float64"

@@ -106,14 +106,19 @@ def halved(case: Case, op: str, half: Any) -> Case:
     return case | {name: relaid(case[name], lambda base: base.astype(half)) for name in names}
 
 
+def rounds(op: str, case: Case, half: Any) -> bool:
+    """Whether it returns bags in the dtype of the table."""
+    return op == "embedding_bag" and half in (case.get("dtype"), getattr(case.get("out"), "dtype", None))
+
+
 def widened(case: Case) -> Case:
     """Without outputs, and arrays as copies: the table in float32."""
-    copies = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in case.items() if k != "out"}
+    copies = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in case.items() if k not in ("out", "dtype")}
     return copies | {"table": case["table"].astype(np.float32)}
 
 
 def samples(op: str, half: Any, width: int) -> Iterator[Case]:
-    """Every second step rounds by chance."""
+    """Every second step rounds by chance; bags come in float32 and in the dtype of their table."""
     rng, index_t = np.random.default_rng(zlib.crc32(f"{op} {half} {width}".encode())), INDICES[width % 2]
     for i, case in enumerate(SAMPLES[op](rng, np.float32, index_t.type, width)):
         if op in STEPS:
@@ -121,6 +126,9 @@ def samples(op: str, half: Any, width: int) -> Iterator[Case]:
             case |= {"options": replace(case["options"], **chance), "draw": 3 * i}
             case |= {"eps": 0.1} if case.get("alpha") == 1.0 else {}  # else quotients by 1e-8: float16 ends at 65504
         yield halved(case, op, half)
+        if op == "embedding_bag":
+            out = {"out": relaid(case["out"], lambda a: a.astype(half))} if "out" in case else {"dtype": half}
+            yield halved(case, op, half) | out
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -141,6 +149,10 @@ def expected(op: str, half: Any, width: int) -> list[tuple[bounds.Results, bound
         unit = 1.0 if case.get("options", DEFAULTS).stochastic_rounding else 0.5
         with mock.patch.object(reference, "_end_step", partial(end, unit)):
             want, bound = bounds.expected(op, {k: v for k, v in widened(case).items() if k != "draw"}, np.float32)
+        if rounds(op, case, half):
+            bound["result"] = bound["result"] + 0.5 * spacing(
+                np.nan_to_num(abs(want["result"])) + bound["result"], half
+            )
         if op in UPDATES:
             bound["table"] = bound["table"] + unit * spacing(np.nan_to_num(abs(want["table"])) + bound["table"], half)
         found.append((want, bound))
@@ -152,7 +164,8 @@ def in_float32(op: str, case: Case, half: Any) -> bounds.Results:
     wide, options = widened(case), case.get("options", DEFAULTS)
     if op not in STEPS:
         found = bounds.results(ops, op, wide)
-        return found | ({"table": rounded(found["table"], half)} if op in UPDATES else {})
+        stored = ["table"] * (op in UPDATES) + ["result"] * rounds(op, case, half)
+        return found | {name: rounded(found[name], half) for name in stored}
     found = bounds.results(ops, op, wide | {"options": replace(options, max_norm=None)})
     key = key_of(options.seed, case["draw"]) if options.stochastic_rounding else None
     table = rounded(found["table"], half, key)

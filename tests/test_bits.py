@@ -49,7 +49,7 @@ def _large(op: str, indices: Array, mode: str) -> Case:
         elif arg.name == "argmax" and mode == "max":
             case["argmax"] = rng.integers(0, 2, shape, np.int32)
         elif arg.name not in ("indices", "offsets", "argmax", "scales"):
-            dtype = np.float32 if arg.dtype in "EF" else arg.dtype
+            dtype = np.float32 if arg.dtype in "EFO" else arg.dtype
             case[arg.name] = (9 * rng.random(shape)).astype(dtype)
     if op == "sgd_step":
         case["momentum"] = 0.9
@@ -134,3 +134,23 @@ def test_steps_begin_with_the_sums_of_coalesce(op: str, backend: ModuleType, opt
         }
         found.append(_bits(op, arrays | shared | case))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("last", ["in order", "first of all", "before the last"])
+@pytest.mark.parametrize("op", [op for op in DETERMINISTIC if op not in ("gather", "embedding_bag", "weights_grad")])
+def test_lookups_in_order_need_no_sorting(op: str, backend: ModuleType, last: str, weighted: bool) -> None:
+    """The same bits as of lookups that are sorted first, those of a row in the same order; also if the last is not."""
+    case = _large(op, np.random.default_rng(8).integers(0, MANY // 2, MANY) * 2, "")
+    order = np.argsort(case["indices"], kind="stable")
+    if last != "in order":  # one lookup of a row of its own, an odd one, comes last
+        case["indices"][order[-1]] = 1 if last == "first of all" else case["indices"][order[-2]] - 1
+    case["weights"] = case["weights"] if weighted else None
+    names = ("indices", "grads", "weights")
+    ordered = case | {name: case[name][order] for name in names if case[name] is not None}
+    for threads in (1, 3):
+        found = []
+        for given in (case, ordered):
+            with num_threads(threads):
+                found.append(_bits(op, {k: a.copy() if isinstance(a, np.ndarray) else a for k, a in given.items()}))
+        assert found[0] == found[1]

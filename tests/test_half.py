@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import bounds
-from bad_inputs import elements, good
+from bad_inputs import elements, good, good_int8
 from cases import Case
 from conftest import BACKENDS, using
 from halves import (
@@ -29,6 +29,7 @@ from halves import (
     expected,
     halved,
     in_float32,
+    rounds,
     samples,
 )  # fmt: skip
 from hotrow import num_threads, ops, optim
@@ -56,7 +57,7 @@ def test_matches_reference(backend: ModuleType, op: str, half: Any, width: int) 
         found = bounds.results(ops, op, case)
         bounds.assert_within(found, want, bound)
         if "result" in found:
-            assert found["result"].dtype == (half if op == "gather" else np.float32)
+            assert found["result"].dtype == (half if op == "gather" or rounds(op, case, half) else np.float32)
             assert found["result"] is case.get("out", found["result"])
 
 
@@ -67,10 +68,9 @@ def test_is_the_float32_operator_rounded_once(backend: ModuleType, op: str, half
         want = in_float32(op, case, half)
         found = bounds.results(ops, op, case)
         assert found.keys() == want.keys()
-        if "table" in found:
-            assert_same(found.pop("table"), want.pop("table"))
         for name in found:
-            np.testing.assert_array_equal(found[name], want[name])
+            same = assert_same if found[name].dtype == half else np.testing.assert_array_equal
+            same(found[name], want[name])
 
 
 @each_half
@@ -80,8 +80,22 @@ def test_every_number_is_read(backend: ModuleType, half: Any) -> None:
     assert ops.gather(table, order).tobytes() == table[order].tobytes()
     with np.errstate(all="ignore"):
         for mode in ("sum", "max"):
-            found = ops.embedding_bag(table, order, np.arange(1025), mode=mode)
-            np.testing.assert_array_equal(found, table[order].astype(np.float32))
+            for dtype in (np.float32, half):
+                found = ops.embedding_bag(table, order, np.arange(1025), mode=mode, dtype=dtype)
+                np.testing.assert_array_equal(found.astype(np.float32), table[order].astype(np.float32))
+
+
+@each_half
+def test_bags_are_rounded_part_by_part(backend: ModuleType, half: Any) -> None:
+    """More bags than a thread sums before it rounds them; of one lookup each, which is a number of 16 bits."""
+    rng = np.random.default_rng(4)
+    table, indices = rng.standard_normal((50, 64)).astype(half), rng.integers(0, 50, 5000)
+    argmax = np.full((5000, 64), -7, np.int32)
+    for threads in (1, 2):
+        with num_threads(threads):
+            found = ops.embedding_bag(table, indices, np.arange(5001), mode="max", argmax=argmax, dtype=half)
+        assert_same(found, table[indices])
+        assert not argmax.any()
 
 
 # --- the same bits, and nothing else written --------------------------------------------------------------------------
@@ -103,6 +117,7 @@ def test_same_bits_on_every_backend(backend: ModuleType, op: str, half: Any, wid
 def test_same_bits_for_any_number_of_threads(backend: ModuleType, op: str, mode: str, half: Any) -> None:
     indices, found = PATTERNS["zipf"](np.random.default_rng(6)), []
     options = {"options": replace(EVERY_OPTION, stochastic_rounding=True), "draw": 2} if op in STEPS else {}
+    options |= {"dtype": half, "out": None} if op == "embedding_bag" else {}
     for threads in (1, 2, 3, 8):
         with num_threads(threads):
             found.append(bits(op, halved(_large(op, indices, mode), op, half) | options))
@@ -128,14 +143,15 @@ def test_nothing_else_is_written(op: str, backend: ModuleType, half: Any, width:
 
 
 @each_half
-def test_nothing_around_gathered_rows_is_written(backend: ModuleType, half: Any) -> None:
+def test_nothing_around_rows_that_are_read_is_written(backend: ModuleType, half: Any) -> None:
     for width in (1, 5, 16, 37):
-        table = every_number(half)[:, :width]
-        around, inside = _guarded(np.zeros((9, width), np.uint16))
-        ops.gather(table, np.arange(9), out=inside.view(half))
-        np.testing.assert_array_equal(inside, table[:9].view(np.uint16))
-        inside[...] = GUARD
-        assert (around == GUARD).all()
+        table, rows = every_number(half)[:, :width], np.arange(9)
+        for read in (ops.gather, lambda table, rows, out: ops.embedding_bag(table, rows, np.arange(10), out=out)):
+            around, inside = _guarded(np.zeros((9, width), np.uint16))
+            read(table, rows, out=inside.view(half))
+            np.testing.assert_array_equal(inside, table[:9].view(np.uint16))
+            inside[...] = GUARD
+            assert (around == GUARD).all()
 
 
 @each_half
@@ -159,7 +175,7 @@ def test_memory_mapped_tables(op: str, backend: ModuleType, half: Any, tmp_path:
 def _mixtures(op: str, half: Any) -> Iterator[tuple[Case, str]]:
     """Arguments of dtypes that do not go together with a table of 16 bits, and what the error says."""
     arrays = {arg.name: good(op)[arg.name] for arg in OPS[op] if arg.dtype == "F" and arg.name in good(op)}
-    doubles = {name: a.astype(np.float64) for name, a in arrays.items()}
+    doubles = {name: a.astype(np.float64) for name, a in good(op).items() if name in (*arrays, "out")}
     beside = f"must be float32 beside a table of {half.name}, not float64"
     for name, a in arrays.items():
         yield {name: a.astype(half)}, f"{name} must be float32 or float64, not {half.name}"
@@ -178,6 +194,14 @@ def _mixtures(op: str, half: Any) -> Iterator[tuple[Case, str]]:
     if op in ("embedding_bag", "weights_grad"):
         yield {"weights": doubles["weights"]}, f"weights {beside}"
         yield {"out": doubles["out"]}, f"out {beside}"
+    if op == "embedding_bag":
+        either = f"dtype must be float32 or {half.name} beside a table of {half.name}, not "
+        yield {"out": None, "dtype": "d"}, either + "float64"
+        for other in HALVES:
+            if other != half:
+                yield {"out": None, "dtype": other}, either + other.name
+                out = good(op)["out"].astype(other)
+                yield {"out": out}, f"out must be float32 beside a table of {half.name}, not {other.name}"
 
 
 def _refused(op: str, case: Case, text: str) -> None:
@@ -192,6 +216,21 @@ def _refused(op: str, case: Case, text: str) -> None:
 def test_dtypes_that_do_not_go_together(op: str, half: Any) -> None:
     for wrong, text in _mixtures(op, half):
         _refused(op, good(op) | {"table": good(op)["table"].astype(half)} | wrong, text)
+
+
+def test_dtypes_that_bags_cannot_have(backend: ModuleType) -> None:
+    case, int8 = good("embedding_bag"), good_int8("embedding_bag")
+    halves, none = case["out"].astype(np.float16), {"out": None}
+    for wrong, text in (
+        (case | {"out": halves}, "table must be float16 as out is, not float32"),
+        (case | none | {"dtype": np.float16}, "dtype must be float32 beside a table of float32, not float16"),
+        (case | none | {"dtype": "nonsense"}, "dtype must be a NumPy dtype, not 'nonsense'"),
+        (int8 | none | {"dtype": np.int8}, "dtype must be float32 beside a table of int8, not int8"),
+        (int8 | {"out": halves}, "out must be float32 beside a table of int8, not float16"),
+    ):
+        _refused("embedding_bag", wrong, text)
+    with pytest.raises(ValueError, match=r"^dtype is that of a new array: it must be None beside out$"):
+        ops.embedding_bag(**case, dtype=np.float32)
 
 
 @each_half

@@ -80,7 +80,8 @@ def test_native_table_is_the_python_table(backend: ModuleType) -> None:
 @each_op
 def test_reference_takes_the_arguments_of_the_operator(op: str) -> None:
     public, definition = (inspect.signature(getattr(module, op)).parameters for module in (ops, reference))
-    assert [p for p in public if p not in ("out", "progress", "include_last_offset", "draw")] == list(definition)
+    of_memory = "out", "dtype", "progress", "include_last_offset", "draw"
+    assert [p for p in public if p not in of_memory] == list(definition)
     arrays = [a.name for a in OPS[op] if a.name in public]
     assert sorted(arrays) == sorted(p for p in public if p in {a.name for a in OPS[op]})
     assert {p.default for p in definition.values()} <= {p.default for p in public.values()}

@@ -87,6 +87,8 @@ def test_sparse_gradients_are_differentiable_once() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_operators_pass_opcheck(dtype: Any) -> None:
     check, operators = torch.library.opcheck, torch.ops.hotrow
+    check(operators.renorm_.default, (table(dtype).detach(), FLAT, BOUNDS, 0.5, 2.0))
+    check(operators.renorm_.default, (table(dtype).detach(), INDICES, None, 0.5, 1.0))
     weight = table(dtype)
     for indices, padding_idx in product((INDICES, FLAT.int(), INDICES[0, 0]), (None, 2)):
         check(operators.embedding.default, (weight, indices, padding_idx, False))
@@ -132,6 +134,36 @@ def train(function: Any, model: nn.Module, *args: Any) -> list[Any]:
     loss = function(*args)
     loss.backward()
     return [loss.detach(), *(p.grad.clone() for p in model.parameters())]
+
+
+@pytest.mark.parametrize("wrong", ["index", "offsets"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_max_norm_changes_no_row_of_a_wrong_call(compiled: bool, wrong: str) -> None:
+    """Compiled as well, where lookup and scaling are two operators."""
+    torch._dynamo.reset()
+    weight = torch.full((10, 4), 5.0, requires_grad=True)
+
+    def bag(indices: Any, offsets: Any) -> Any:
+        return ht.embedding_bag(indices, weight, offsets, max_norm=0.1, include_last_offset=True)
+
+    function = torch.compile(bag, backend="aot_eager", fullgraph=True) if compiled else bag
+    indices, offsets = FLAT.clone(), BOUNDS.clone()
+    if wrong == "index":
+        indices[-1], kind, text = 10, IndexError, r"^input\[5\] = 10 is out of range for a table of 10 rows$"
+    else:
+        offsets[2], kind, text = 6, ValueError, r"^offsets must not descend: offsets\[2\] = 6, offsets\[3\] = 5$"
+    with pytest.raises(kind, match=text):
+        function(indices, offsets)
+    assert weight.eq(5).all()
+    function(FLAT, BOUNDS)
+    assert weight[FLAT].norm(dim=1).lt(0.11).all()
+    assert weight[4].eq(5).all()
+    if compiled:
+        lookup = torch.compile(lambda ids: ht.embedding(ids, weight, max_norm=0.05), backend="aot_eager")
+        with pytest.raises(IndexError, match=r"^input\[1\] = -1 is out of range for a table of 10 rows"):
+            lookup(torch.tensor([4, -1]))
+        assert weight[4].eq(5).all()
+        assert lookup(torch.tensor([4, 5])).norm(dim=1).lt(0.06).all()
 
 
 BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"))]

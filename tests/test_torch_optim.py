@@ -727,6 +727,30 @@ def test_states_are_where_their_tables_are(name: str) -> None:
     assert {state.device.type for state in optimizer.state[table].values()} <= {"cpu"}
 
 
+@pytest.mark.parametrize("make", [optim.Adagrad, optim.RowwiseAdagrad])
+def test_shared_memory(make: type[Any]) -> None:
+    """As torch's Adagrad: steps go on in the shared sums, to the same values."""
+    tables, found = [], []
+    for shared in (False, True):
+        table, bias = _table(torch.float32), torch.ones(3, requires_grad=True)
+        optimizer = make([table, bias], initial_accumulator_value=0.5)
+        if shared:
+            optimizer.share_memory()
+            sums = [optimizer.state[table]["row_sum" if make is optim.RowwiseAdagrad else "sum"]]
+            sums.append(optimizer.state[bias]["sum"])
+            assert all(a.is_shared() and a.eq(0.5).all() for a in sums)
+            addresses = [a.data_ptr() for a in sums]
+        table.grad, bias.grad = _batch(np.random.default_rng(18))[2], torch.ones(3)
+        for _ in range(2):
+            optimizer.step()
+        tables.append((_bits(table), bias.tolist()))
+        found.append(_bits(optimizer.state_dict()))
+    assert tables[0] == tables[1]
+    assert found[0] == found[1]
+    assert [a.data_ptr() for a in sums] == addresses
+    assert not any(a.eq(0.5).all() for a in sums)
+
+
 def test_a_failed_update_in_backward_changes_nothing() -> None:
     parameters, optimizer = _mixed("Adam", in_backward=True)
     updates[parameters[0]](np.array([4]), np.ones((1, WIDTH), np.float32))

@@ -73,6 +73,12 @@ bool embedding_bag(const py::array& table, const py::array& indices, const py::a
         const Bags<F, I> bags{vector<I>(indices),   vector<int64_t>(offsets), vector_or_null<F>(weights),
                               padding_idx,          Mode(mode),               writable_or_empty<int32_t>(argmax),
                               vector_or_null<float>(scales)};
+        if constexpr (sizeof(E) == 2)
+            if (out.itemsize() == 2) {
+                const auto o = writable_matrix<E>(out);
+                py::gil_scoped_release nogil;
+                return plan::embedding_bag_rounded(t, bags, o.rows, o, threads);
+            }
         const auto o = writable_matrix<F>(out);
         py::gil_scoped_release nogil;
         return plan::embedding_bag<E>(t, bags, o.rows, o, threads);

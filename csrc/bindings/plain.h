@@ -80,7 +80,7 @@ public:
     // call: of an optimizer step, else null.
     Plain(const Arguments& arguments, DirectCall call) : call_(call) {
         for (const auto& [dtype, shape, role, bound, optional] : arguments) {
-            const char kind = dtype == "E" ? 'F' : dtype.size() == 1 ? dtype[0] : '\0';
+            const char kind = dtype == "E" || dtype == "O" ? 'F' : dtype.size() == 1 ? dtype[0] : '\0';
             Argument a{kind, nullptr, {}, role != "in",
                        optional || role == "out", !bound ? -1 : *bound == "int64" ? kLetters : letter(*bound)};
             if (dtype == "float32") scales_ = arguments_.size();

@@ -1,5 +1,5 @@
 // Tables of 16-bit elements: widened to float32 in registers, rounded where they are stored. The rounding is written in
-// integers and exact arithmetic, so that every ISA and backend gives the same bits.
+// integers and exact arithmetic, so that every ISA and backend gives the same bits; so does the processor's to nearest.
 #pragma once
 #include "kernels/simd.h"
 #include "runtime/random.h"
@@ -41,9 +41,14 @@ HOTROW_INLINE void store_bits(void* p, words x, int count) {
     }
 }
 
-HOTROW_INLINE pack<float> widen(halves h, const BFloat*) {
-    return pack<float>(__builtin_convertvector(h, words) << 16);
+HOTROW_INLINE words widen_bits(halves h) {
+#if defined(__AVX512F__)
+    return words(_mm512_maskz_cvtepu16_epi32(0xFFFF, __m256i(h)));  // GCC 12 makes five of __builtin_convertvector
+#else
+    return __builtin_convertvector(h, words);
+#endif
 }
+HOTROW_INLINE pack<float> widen(halves h, const BFloat*) { return pack<float>(widen_bits(h) << 16); }
 // Exponent and significand move to their places in a float32; a subnormal number then lacks its leading one.
 HOTROW_INLINE pack<float> widen(halves h, const Half*) {
 #if defined(__AVX512F__)
@@ -51,7 +56,7 @@ HOTROW_INLINE pack<float> widen(halves h, const Half*) {
 #elif defined(__F16C__)
     return pack<float>(_mm256_cvtph_ps(__m128i(h)));
 #else
-    const words x = __builtin_convertvector(h, words), sign = (x & 0x8000u) << 16, exponent = x & 0x7c00u;
+    const words x = widen_bits(h), sign = (x & 0x8000u) << 16, exponent = x & 0x7c00u;
     const words magnitude = ((x & 0x7fffu) << 13) + (112u << 23);
     const pack<float> subnormal = pack<float>(magnitude + (1u << 23)) - 0x1p-14f;
     const words special = magnitude + (112u << 23);
@@ -78,17 +83,22 @@ struct RowRounding {
     }
 };
 
-// Upper half of the bits, and one more if the lower half says so.
+// Upper half of the bits, after adding what carries if the lower half exceeds a draw, or half of its range, or is just
+// that half and the number would be odd.
 HOTROW_INLINE words narrow(pack<float> x, const BFloat*, const RowRounding& rounding, int64_t d) {
-    const words bits = words(x), rest = bits & 0xffffu, kept = bits >> 16;
-    // rest > limit rounds up: half of the range, or less by one where that makes an odd number even; or a draw.
-    const words limit = rounding.stochastic ? rounding.draw(d) >> 16 : 0x8000u - (kept & 1u);
-    const words up = words(rest > limit) & 1u;
-    return x != x ? kept | 0x40u : kept + up;
+    const words bits = words(x), kept = bits >> 16;
+    const words carry = rounding.stochastic ? 0xffffu - (rounding.draw(d) >> 16) : 0x7fffu + (kept & 1u);
+    return x != x ? kept | 0x40u : (bits + carry) >> 16;
 }
 // |x| counts steps of the half-precision numbers around it; n of them, n <= 2048, are its bits if the exponent is added.
 HOTROW_INLINE words narrow(pack<float> x, const Half*, const RowRounding& rounding, int64_t d) {
-    const words bits = words(x), magnitude = bits & 0x7fffffffu, raw = magnitude >> 23;
+    const words bits = words(x), nan = 0x7e00u | bits >> 31 << 15;
+#if defined(__AVX512F__)
+    if (!rounding.stochastic) return x != x ? nan : widen_bits(halves(_mm512_maskz_cvtps_ph(0xFFFF, __m512(x), 0)));
+#elif defined(__F16C__)
+    if (!rounding.stochastic) return x != x ? nan : widen_bits(halves(_mm256_cvtps_ph(__m256(x), 0)));
+#endif
+    const words magnitude = bits & 0x7fffffffu, raw = magnitude >> 23;
     const words exponent = raw < 113u ? words{} + 113u : raw > 143u ? words{} + 143u : raw;
     const pack<float> steps = pack<float>(magnitude) * pack<float>((264u - exponent) << 23);  // exact: a power of two
     const pack<float> at_most = steps < 4096.0f ? steps : broadcast<float>(4096.0f);
@@ -99,7 +109,7 @@ HOTROW_INLINE words narrow(pack<float> x, const Half*, const RowRounding& roundi
     const words up = words(rounding.stochastic ? pack<int32_t>(rest > draw) : nearest) & 1u;
     const words found = ((exponent - 113u) << 10) + words(whole) + up;
     const words finite = found < 0x7c00u ? found : words{} + 0x7c00u;
-    return (x != x ? words{} + 0x7e00u : finite) | (bits >> 31 << 15);
+    return x != x ? nan : finite | bits >> 31 << 15;
 }
 
 HOTROW_INLINE pack<float> load(const Half* p) { return widen(load_bits(p, lanes<float>), p); }
@@ -119,6 +129,18 @@ HOTROW_INLINE void store_row(Half* row, int64_t d, pack<float> x, End tail, cons
 template <class End>
 HOTROW_INLINE void store_row(BFloat* row, int64_t d, pack<float> x, End tail, const RowRounding& rounding) {
     store_bits(row + d, narrow(x, row, rounding, d), tail.count);
+}
+
+// out[r, :] = rows[r, :], to nearest
+template <class E, class F = real<E>>
+void round_rows(Mat<const F> rows, Mat<E> out) {
+    for (int64_t r = 0; r < rows.rows; ++r) {
+        const F* const source = rows.row(r);
+        E* const target = out.row(r);
+        for_registers<F>(rows.cols, [=](int64_t d, auto tail) HOTROW_INLINE_LAMBDA {
+            store_row(target, d, load(source + d, tail), tail, RowRounding({}, 0));
+        });
+    }
 }
 
 }  // namespace

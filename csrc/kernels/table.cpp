@@ -18,7 +18,7 @@ namespace HOTROW_ISA {
 namespace {
 template <class E, class I, class F = real<E>, class Q = E>
 constexpr Ops<E, I> ops = {
-    &all_below<I>, &gather_streaming<E, I>, &squares<F, I>, &renorm<E, I>,
+    &all_below<I>, &gather_streaming<E, I>, &squares<F, I>, &renorm<E, I>, &round_rows<E>,
 #define HOTROW_OP(name, compiled_for, signature) &name<compiled_for, I>,
 #include "ops.def"
 #undef HOTROW_OP

@@ -3,6 +3,7 @@
 // first. No atomics, and the same bits for any number of threads. Scratch and time grow with the lookups, never with R.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <utility>
@@ -132,6 +133,25 @@ private:
         int64_t first_run;
     };
 
+    // Whether the lookups come in order, as those of a coalesced gradient do: they are then entries_. Others are nearly
+    // always found out by the first of them.
+    template <class Source, class X>
+    bool ascending(const Source& source, const X* indices, int64_t n) {
+        constexpr int64_t few = 1024;
+        if (!std::is_sorted(indices, indices + std::min<int64_t>(n, 64))) return false;
+        std::atomic<bool> all{true};
+        parallel(threads_, [&](int t) {
+            const Range mine = piece(n, t, threads_);
+            for (int64_t begin = mine.begin; begin < mine.end && all; begin += few) {
+                const Range part{begin, std::min(begin + few, mine.end)};
+                if (!std::is_sorted(indices + std::max<int64_t>(begin - 1, 0), indices + part.end)) all = false;
+                else source(part, [to = entries_.get() + begin](Lookup<I> x) mutable { *to++ = x; });
+            }
+        });
+        size_ = n;
+        return all;
+    }
+
     template <class X>
     void sort(const Pooled<F, X>& pooled, int bits, bool by_lookup) {
         const int64_t n = pooled.lookups;
@@ -143,6 +163,7 @@ private:
             if (by_lookup) pooled.each(range, [&](X row, int64_t, int64_t j) { body(Lookup<I>{I(row), I(j)}); });
             else pooled.each(range, [&](X row, int64_t bag, int64_t) { body(Lookup<I>{I(row), I(bag)}); });
         };
+        if (pooled.bags.padding_idx < 0 && ascending(first, pooled.bags.indices, n)) return;
         size_ = detail::radix_pass<I>(first, n, 0, digit, threads_, to);
         for (int pass = 1; pass < passes; ++pass) {
             std::swap(from, to);

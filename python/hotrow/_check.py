@@ -23,6 +23,7 @@ Dims = dict[str, Any]
 _DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
     "E": (*FLOATS, np.dtype(np.float16)),  # and bfloat16, which NumPy does not know: see _is_bfloat16
     "F": FLOATS,
+    "O": (*FLOATS, np.dtype(np.float16)),
     "I": INDICES,
     "int64": INDICES,  # offsets: int32 ones are widened, a copy of B + 1 numbers
     "int32": (np.dtype(np.int32),),
@@ -46,6 +47,7 @@ class _Spec:
         "dims",
         "dtypes",
         "element",
+        "halves",
         "kept",
         "kind",
         "name",
@@ -60,7 +62,7 @@ class _Spec:
     def __init__(self, arg: Arg, op: str) -> None:
         self.arg = arg
         self.name = arg.name
-        self.kind = arg.dtype
+        self.kind = "F" if arg.dtype == "O" else arg.dtype
         self.dtypes = _DTYPES[arg.dtype]
         self.widen = arg.dtype == "int64"
         self.optional = arg.optional
@@ -69,11 +71,12 @@ class _Spec:
         self.bags = arg.optional and arg.name == "offsets"
         self.dims = arg.shape
         self.written = arg.role != "in"
-        self.row_strided = arg.dtype in "EF" and len(arg.shape) == 2
+        self.row_strided = arg.dtype in "EFO" and len(arg.shape) == 2
         self.element = arg.dtype == "E"
+        self.halves = arg.dtype in "EO"  # may have 16 bits
         self.scales = arg.name == "scales"
         self.kept = self.written or self.row_strided or self.scales  # never copied
-        names = [d.name for d in self.dtypes] + ["bfloat16"] * self.element
+        names = [d.name for d in self.dtypes] + ["bfloat16"] * self.halves
         if self.element and not self.written and any(other.name == "scales" for other in OPS[op]):
             self.dtypes += (_INT8,)
             names.append("int8")
@@ -87,18 +90,20 @@ _OUTPUTS = {op for op, args in OPS.items() if args[-1].role == "out"}
 _WRITTEN = {op: sum(1 << i for i, arg in enumerate(args) if arg.role != "in") for op, args in OPS.items()}
 
 
-def arrays(op: str, values: tuple[Any, ...], bounds: bool = True) -> tuple[Sequence[Any], Dims]:
+def arrays(
+    op: str, values: tuple[Any, ...], bounds: bool = True, dtype: np.dtype[Any] | None = None
+) -> tuple[Sequence[Any], Dims]:
     """Check the array arguments of an operator, in the order of its table entry; without `bounds`, not their values.
 
     Returns the arrays a backend may be called with and the length behind each letter. Arrays that are read along one
     axis are made contiguous and lists become arrays; tables, gradients and outputs are never copied. An output that is
-    None is allocated.
+    None is allocated, of `dtype` if that is given.
     """
     kernels = _backend.kernels()
     if hasattr(kernels, "Plain"):
         found = (_PLAIN.get(op) or _plain(op)).check(values, bounds, _threads.count)
         if found is not None:
-            return _with_output(op, values, found) if op in _OUTPUTS else values, found
+            return _with_output(op, values, found, dtype) if op in _OUTPUTS else values, found
     dims: Dims = {}
     kinds: dict[str, np.dtype[Any]] = {}
     checked: list[Any] = []
@@ -112,21 +117,21 @@ def arrays(op: str, values: tuple[Any, ...], bounds: bool = True) -> tuple[Seque
                     dims["B"] = dims["N"]
                 continue
             if spec.arg.role == "out":
-                checked.append(_allocate(spec, dims, kinds))
+                checked.append(_allocate(spec, dims, kinds, dtype))
                 continue
         if type(a) is not np.ndarray:
             a = _as_array(spec, a)
-        dtype = a.dtype
-        if dtype not in spec.dtypes and not (spec.element and _is_bfloat16(dtype)):
-            _wrong_dtype(spec, dtype)
+        found = a.dtype
+        if found not in spec.dtypes and not (spec.halves and _is_bfloat16(found)):
+            _wrong_dtype(spec, found)
         if spec.element:
-            wide = dtype.itemsize > 2 and kinds.setdefault("F", dtype) is dtype
-            if not wide or kinds.setdefault("E", dtype) is not dtype:
-                _check_element(op, spec, dtype, kinds, checked)
-        else:
-            kind = kinds.setdefault(spec.kind, dtype)
-            if kind is not dtype and kind != dtype and not spec.widen:
-                _mixed(op, spec, dtype, kinds, checked)
+            wide = found.itemsize > 2 and kinds.setdefault("F", found) is found
+            if not wide or kinds.setdefault("E", found) is not found:
+                _check_element(op, spec, found, kinds, checked)
+        elif not (spec.halves and found == kinds["E"]):
+            kind = kinds.setdefault(spec.kind, found)
+            if kind is not found and kind != found and not spec.widen:
+                _mixed(op, spec, found, kinds, checked)
         shape = a.shape
         if spec.plain and len(shape) == len(spec.dims):
             for letter, length in zip(spec.dims, shape):  # noqa: B905 - as above; the lengths are equal
@@ -136,7 +141,7 @@ def arrays(op: str, values: tuple[Any, ...], bounds: bool = True) -> tuple[Seque
             _check_shape(spec, shape, dims)
         if not a.flags.carray:
             a = _check_layout(spec, a)
-        if spec.widen and dtype != np.int64:
+        if spec.widen and found != np.int64:
             a = a.astype(np.int64)
         checked.append(a)
     if bounds:
@@ -160,11 +165,11 @@ def plain_step(op: str, values: tuple[Any, ...], options: tuple[Any, ...], scala
     return taken
 
 
-def _with_output(op: str, values: tuple[Any, ...], dims: Dims) -> list[Any]:
+def _with_output(op: str, values: tuple[Any, ...], dims: Dims, dtype: np.dtype[Any] | None) -> list[Any]:
     checked = list(values)
     if checked[-1] is None:  # an output comes last, the table first
-        dtype = checked[0].dtype
-        checked[-1] = _allocate(_SPECS[op][-1], dims, {"E": dtype, "F": dtype})
+        kind = checked[0].dtype
+        checked[-1] = _allocate(_SPECS[op][-1], dims, {"E": kind, "F": kind}, dtype)
     return checked
 
 
@@ -321,10 +326,16 @@ def _check_layout(spec: _Spec, a: Array) -> Array:
     return a
 
 
-def _allocate(spec: _Spec, dims: Dims, kinds: dict[str, np.dtype[Any]]) -> Array:
+def _allocate(spec: _Spec, dims: Dims, kinds: dict[str, np.dtype[Any]], wanted: np.dtype[Any] | None) -> Array:
     shape = (*dims["..."], dims["D"]) if spec.any_rank else tuple(dims[letter] for letter in spec.dims)
-    dtype = kinds[spec.kind]
-    made: Array = _backend.kernels().result(shape, dtype if dtype.itemsize > 1 else _FLOAT32)  # int8 becomes float32
+    dtype = kinds[spec.kind] if kinds[spec.kind].itemsize > 1 else _FLOAT32  # int8 becomes float32
+    if wanted is not None and wanted != dtype:
+        table = kinds["E"]
+        if wanted != table or table.itemsize != 2:
+            either = f"{dtype.name} or {table.name}" if table.itemsize == 2 else dtype.name
+            raise TypeError(f"dtype must be {either} beside a table of {table.name}, not {_dtype_name(wanted)}")
+        dtype = wanted
+    made: Array = _backend.kernels().result(shape, dtype)
     return made
 
 
@@ -379,6 +390,15 @@ def argmax(mode: int, places: Array | None) -> None:
         raise ValueError("mode 'max' needs argmax, which embedding_bag(..., mode='max', argmax=...) fills in")
     if places is not None and mode != _MAX:
         raise ValueError(f"argmax belongs to mode 'max', not {MODES[mode]!r}")
+
+
+def dtype(value: Any) -> np.dtype[Any]:
+    """What np.dtype takes."""
+    try:
+        found: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype must be a NumPy dtype, not {value!r}") from None
+    return found
 
 
 def mode_number(value: str) -> int:

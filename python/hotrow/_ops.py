@@ -19,8 +19,8 @@ class Arg:
     """One array argument.
 
     dtype: "E" (a table's elements: where the operator takes scales, int8 too, and an output of E is then float32), "F"
-        (what is computed with: E, or float32 where E has 16 or 8 bits), "I" (the operator's index dtype) or the name
-        of a fixed one.
+        (what is computed with: E, or float32 where E has 16 or 8 bits), "O" (F, or E of 16 bits), "I" (the operator's
+        index dtype) or the name of a fixed one.
     shape: a letter for each axis, equal letters being equal lengths; "..." is any number of axes, "B+1" is B + 1.
     role: "in", "inout" (updated in place) or "out" (overwritten, allocated when it is None).
     bound: the letter that the values must stay below, for indices.
@@ -89,7 +89,7 @@ OPS: dict[str, tuple[Arg, ...]] = {
         _SCALES,
         Arg("weights", "F", ("N",), optional=True),
         Arg("argmax", "int32", ("B", "D"), "inout", optional=True),
-        Arg("out", "F", ("B", "D"), "out"),
+        Arg("out", "O", ("B", "D"), "out"),
     ),
     "weights_grad": (
         _table(),

@@ -102,6 +102,7 @@ def embedding_bag(
     padding_idx: int | None = None,
     argmax: NDArray[np.int32] | None = None,
     include_last_offset: bool = True,
+    dtype: Any = None,
     out: Floats | None = None,
 ) -> Floats:
     """Look up bags of rows and pool each: a multi-hot matrix times the table.
@@ -116,7 +117,7 @@ def embedding_bag(
 
     Args:
         table (float32, float64, float16, bfloat16 or int8[R, D]): may be a row-strided view, read-only or
-            memory-mapped. One of 16 or 8 bits is computed in float32, of which weights and out then are.
+            memory-mapped. One of 16 or 8 bits is computed in float32, of which weights and result then are.
         indices (int32 or int64[N]): row numbers in [0, R), bag after bag.
         offsets (int32 or int64[B + 1]): where each bag starts in indices, and N.
         scales (float32[R]): of an int8 table, and of no other, as gather.
@@ -126,7 +127,9 @@ def embedding_bag(
         argmax (int32[B, D]): with mode "max", written: the place in its bag, from 0, of the lookup that gave each
             maximum, -1 in an empty bag. The gradient operators ask for it. Default: not wanted.
         include_last_offset (bool): False if offsets are the B starts alone, as torch's are by default.
-        out (float[B, D]): where to write; default: a new array.
+        dtype: of a new out. Beside a table of 16 bits its own is possible too: each result is then rounded once, to
+            nearest. Default: what is computed in.
+        out (float[B, D]): where to write, of a dtype that a new one could have; default: a new array.
 
     Returns:
         float[B, D]: out.
@@ -140,6 +143,10 @@ def embedding_bag(
     number = _check.mode_number(mode) if mode != "sum" else 0
     if argmax is not None:
         _check.argmax(number, argmax)
+    if dtype is not None:
+        if out is not None:
+            raise ValueError("dtype is that of a new array: it must be None beside out")
+        dtype = _check.dtype(dtype)
     if not include_last_offset:
         starts = np.asarray(offsets)
         if starts.ndim == 1 and (starts.dtype in INDICES or not starts.size):
@@ -149,6 +156,7 @@ def embedding_bag(
         "embedding_bag",
         (table, indices, offsets, scales, weights, argmax, out),
         bounds=out is not None or argmax is not None,
+        dtype=dtype,
     )
     target = checked[-1]
     _check.offsets(checked[2], dims["N"])

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from hotrow._numba.bounds import first_out_of_range
-from hotrow._numba.half import read_element, read_row, table_view
+from hotrow._numba.half import read_element, read_row, round_row, row_to_update, table_view
 from hotrow._numba.views import (
     MAX,
     MEAN,
@@ -73,9 +73,10 @@ def _embedding_bag(
     """
     one, zero = weights.dtype.type(1), weights.dtype.type(0)
     factors = bag_factors(indices, offsets, weights, weighted, mode, padding_idx, begin, end)
-    wide = np.empty(out[3], weights.dtype)
+    cols = out[3]
+    wide, sums = np.empty(cols, weights.dtype), np.empty(cols, weights.dtype)
     for b in range(begin, end):
-        target = row(out, b)
+        target = row_to_update(out, b, (sums, 0, cols, cols), 0)
         target[:] = 0
         if placed:
             row(argmax, b)[:] = -1
@@ -99,6 +100,7 @@ def _embedding_bag(
         if factor != one:
             for d in range(target.size):
                 target[d] = target[d] * factor if factor != 0 else zero
+        round_row(out, b, target)
 
 
 def embedding_bag(
@@ -115,8 +117,9 @@ def embedding_bag(
 ) -> bool:
     if first_out_of_range(indices, len(table), threads) >= 0:
         return False
-    t, i, s, w, o = table_view(table), vector(indices), vector(offsets), vector(weights, out.dtype), matrix(out, True)
-    r, a = vector(scales, out.dtype), matrix(np.empty((0, 0), np.int32) if argmax is None else argmax, True)
+    real = np.float32 if out.itemsize == 2 else out.dtype
+    t, i, s, w, o = table_view(table), vector(indices), vector(offsets), vector(weights, real), table_view(out, True)
+    r, a = vector(scales, real), matrix(np.empty((0, 0), np.int32) if argmax is None else argmax, True)
     parts = useful_threads(i.size * table.shape[1] * table.itemsize, threads)
     parallel(
         _embedding_bag,

@@ -195,6 +195,12 @@ widen_rows = _chosen(
 # Row r between widen_rows and round_rows: itself, or row k of `wide`.
 row_to_update = _chosen(lambda table, r, wide, k: row(wide, k), lambda table, r, wide, k: row(table, r))
 
+# Stores one such row, `wide`, to nearest.
+round_row = _chosen(
+    lambda table, r, wide: _round_row(table, r, wide, False, np.uint64(0)),
+    lambda table, r, wide: None,
+)
+
 # Stores what widen_rows widened, rounded once: by draws of `key` if stochastic, else to nearest.
 round_rows = _chosen(
     lambda table, rows, begin, end, wide, stochastic, key: _round_rows(table, rows, begin, end, wide, stochastic, key),

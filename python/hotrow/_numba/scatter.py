@@ -67,12 +67,20 @@ def _bits(largest):
 @jit
 def _sort(indices, padding_idx):
     """Rows and positions of all lookups but those of padding_idx, ascending: a radix sort from the lowest digit."""
-    n, largest = 0, 0
+    n, largest, ascending = 0, 0, True
     for j in range(indices.size):
         if indices[j] != padding_idx:
+            ascending &= indices[j] >= largest
             largest = max(largest, indices[j])
             n += 1
     rows, order = np.empty(n, np.int64), np.empty(n, np.int64)
+    if ascending:  # as those of a coalesced gradient
+        n = 0
+        for j in range(indices.size):
+            if indices[j] != padding_idx:
+                rows[n], order[n] = indices[j], j
+                n += 1
+        return rows, order
     bits, low = _bits(largest), _bits(indices.size)
     if bits + low > 63:  # hashes: row and position do not fit into one number
         order = np.argsort(indices, kind="mergesort")

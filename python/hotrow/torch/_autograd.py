@@ -47,17 +47,20 @@ class _EmbeddingBag(Function):
     @staticmethod
     def forward(
         ctx: Any, weight: Tensor, indices: Tensor, offsets: Tensor | None, bounds: Array, weights: Tensor | None,
-        mode: str, padding_idx: int | None, by_frequency: bool, sparse: bool,
+        options: tuple[str, int | None, bool, bool],
     ) -> Tensor:  # fmt: skip
-        """`bounds` are offsets, and the number of lookups, as hotrow takes them, on their memory or in a copy."""
+        """`bounds` are offsets, and the number of lookups, as hotrow takes them, on their memory or in a copy.
+
+        `options`: mode, padding_idx, by_frequency, sparse.
+        """
         refuse_averaging(weight)
+        mode, padding_idx, _, _ = options
         factors = None if weights is None else array(real(weights))
         out, ctx.argmax = _compute.bag(weight, indices.numpy(), bounds, factors, mode, padding_idx, mode == "max")
         # torch then notices whatever is changed in place between forward and backward.
         of_weights = weights is not None and weights.requires_grad
         ctx.save_for_backward(indices, offsets, weights, weight if of_weights else None)
-        ctx.weight, ctx.bounds, ctx.factors = weight, bounds, factors
-        ctx.options = mode, padding_idx, by_frequency, sparse
+        ctx.weight, ctx.bounds, ctx.factors, ctx.options = weight, bounds, factors, options
         return out
 
     @staticmethod
@@ -66,7 +69,7 @@ class _EmbeddingBag(Function):
         weight = ctx.weight
         if not _in_torch(grad, weight, sparse):
             of_weight, of_weights = _bag_backward(ctx, grad)
-            return of_weight, *_NONE[:3], of_weights, *_NONE[:4]
+            return of_weight, None, None, None, of_weights, None
         indices, _, weights, _ = ctx.saved_tensors
         bounds = torch.tensor(ctx.bounds)  # a copy: those of bags of equal length are read-only
         argmax = None if ctx.argmax is None else torch.from_numpy(ctx.argmax)
@@ -77,10 +80,7 @@ class _EmbeddingBag(Function):
             of_weight = _twice(found, (weight,), grad, by_frequency, indices)
         if ctx.needs_input_grad[4]:
             of_weights = _twice(found, (weights,), grad)
-        return of_weight, *_NONE[:3], of_weights, *_NONE[:4]
-
-
-_NONE = (None,) * 4
+        return of_weight, None, None, None, of_weights, None
 
 
 def _in_torch(grad: Tensor, weight: Tensor, sparse: bool) -> bool:

@@ -31,13 +31,8 @@ def renorm(weight: Tensor, input: Tensor, max_norm: float, norm_type: float) -> 
     """Scale the rows that are looked up down to max_norm, in place."""
     input = input.contiguous()
     _check.check_bounds("gather", (None, array(input)), {"R": weight.shape[0]})  # before a row is touched
-    scale_down(weight, input, max_norm, norm_type)
-
-
-def scale_down(weight: Tensor, input: Tensor, max_norm: float, norm_type: float) -> None:
-    """`renorm` without a look at the indices."""
     with torch.no_grad():
-        torch.embedding_renorm_(weight.detach(), input.contiguous(), max_norm, norm_type)
+        torch.embedding_renorm_(weight.detach(), input, max_norm, norm_type)
 
 
 def check_shapes(input: Tensor, offsets: Tensor | None, shares: Tensor | None) -> None:

@@ -29,12 +29,13 @@ def bag(
     places: bool,
 ) -> tuple[Tensor, Array | None]:  # fmt: skip
     """Pooled bags; with `places`, also argmax."""
-    argmax = np.empty((offsets.size - 1, weight.shape[1]), np.int32) if places else None
+    table = array(weight)
+    argmax = np.empty((offsets.size - 1, table.shape[1]), np.int32) if places else None
     pooled = ops.embedding_bag(
-        array(weight), indices, offsets, weights=weights, mode=mode, padding_idx=padding_idx, argmax=argmax
-    )
-    found = tensor(pooled)
-    return found if found.dtype is weight.dtype else found.to(weight.dtype), argmax  # to itself takes a microsecond
+        table, indices, offsets, weights=weights, mode=mode, padding_idx=padding_idx, argmax=argmax,
+        dtype=table.dtype if table.itemsize == 2 else None,
+    )  # fmt: skip
+    return tensor(pooled), argmax
 
 
 def per_row(indices: Array, grads: Array, by_frequency: bool, options: dict[str, Any]) -> tuple[Array, Array]:

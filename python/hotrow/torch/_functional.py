@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,15 +53,15 @@ def embedding(
     Source:
         torch.nn.functional.embedding.
     """
+    given = padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse  # named where the way is not the plain one
     if torch.compiler.is_compiling():
         if fallback and not weight.is_cpu:
-            return F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+            return F.embedding(input, weight, *given)
         if _routes.some_updated():
-            return _uncompiled_embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-        return _routes.embedding_operator(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-    given = padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, fallback
+            return _uncompiled_embedding(input, weight, *given)
+        return _routes.embedding_operator(input, weight, _routes.Lookup(*given))
     if type(input) is not Tensor or type(weight) not in _PLAIN or _routes.elsewhere(input, weight):
-        return _routes.embedding_elsewhere(input, weight, *given)
+        return _routes.embedding_elsewhere(input, weight, _routes.Lookup(*given), fallback)
     try:
         if padding_idx is not None and not 0 <= padding_idx < weight.shape[0]:
             padding_idx = row(padding_idx, weight)
@@ -72,7 +71,7 @@ def embedding(
             return embedding_node(weight, input, (padding_idx, scale_grad_by_freq, sparse))
         return _compute.rows(weight, input)
     except _ERRORS as error:
-        return _routes.embedding_refused(error, input, weight, *given)
+        return _routes.embedding_refused(error, input, weight, _routes.Lookup(*given), fallback)
 
 
 def embedding_bag(
@@ -113,7 +112,7 @@ def embedding_bag(
     Source:
         torch.nn.functional.embedding_bag; weighted mean and sqrtn as TensorFlow's embedding_lookup_sparse.
     """
-    given: tuple[Any, ...] = (
+    given = (
         offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset,
         padding_idx,
     )  # fmt: skip
@@ -122,7 +121,7 @@ def embedding_bag(
             return F.embedding_bag(input, weight, *given)
         if _routes.some_updated():
             return _uncompiled_embedding_bag(input, weight, *given)
-        return _routes.bag_operator(input, weight, *given)
+        return _routes.bag_operator(input, weight, _routes.Bags(*given))
     shares = per_sample_weights
     if (
         type(input) is not Tensor
@@ -131,7 +130,7 @@ def embedding_bag(
         or (shares is not None and type(shares) not in _PLAIN)
         or _routes.elsewhere(input, weight, offsets, shares)
     ):
-        return _routes.bag_elsewhere(input, weight, given, fallback)
+        return _routes.bag_elsewhere(input, weight, _routes.Bags(*given), fallback)
     try:
         if padding_idx is not None and not 0 <= padding_idx < weight.shape[0]:
             padding_idx = row(padding_idx, weight)
@@ -142,13 +141,12 @@ def embedding_bag(
             _check.offsets(bounds, len(flat))
             renorm(weight, flat, max_norm, norm_type)
         if torch.is_grad_enabled() and (weight.requires_grad or (shares is not None and shares.requires_grad)):
-            return embedding_bag_node(
-                weight, flat, offsets, bounds, shares, mode, padding_idx, scale_grad_by_freq, sparse
-            )
+            options = mode, padding_idx, scale_grad_by_freq, sparse
+            return embedding_bag_node(weight, flat, offsets, bounds, shares, options)
         factors = None if shares is None else array(real(shares))
         return _compute.bag(weight, flat.numpy(), bounds, factors, mode, padding_idx, False)[0]
     except _ERRORS as error:
-        return _routes.bag_refused(error, input, weight, given, fallback)
+        return _routes.bag_refused(error, input, weight, _routes.Bags(*given), fallback)
 
 
 # Tables that are updated during backward stay out of compiled graphs, where a tensor is not known by itself.

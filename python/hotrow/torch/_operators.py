@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hotrow import _check
 from hotrow.torch import _compute
-from hotrow.torch._share import Array, array, real, reraise
+from hotrow.torch._bags import renorm
+from hotrow.torch._share import INDICES, Array, array, real, require, reraise
 
 _SCHEMAS = {
+    "renorm_": "(Tensor(a!) weight, Tensor indices, Tensor? offsets, float max_norm, float norm_type) -> ()",
     "embedding": "(Tensor weight, Tensor indices, SymInt? padding_idx, bool by_frequency) -> Tensor",
     "embedding_backward": "(Tensor grad, Tensor indices, SymInt rows, SymInt? padding_idx, bool by_frequency) "
     "-> Tensor",
@@ -35,6 +38,26 @@ def _factors(weights: Tensor | None) -> Array | None:
 
 def _places(argmax: Tensor, mode: str) -> Array | None:
     return argmax.numpy() if mode == "max" else None
+
+
+# --- max_norm ---------------------------------------------------------------------------------------------------------
+
+
+@torch.library.impl("hotrow::renorm_", "cpu")
+def _renorm(weight: Tensor, indices: Tensor, offsets: Tensor | None, max_norm: float, norm_type: float) -> None:
+    """Offsets are looked at alone: an error, here or in the lookup that follows, finds the table as it was."""
+    require("input", indices, INDICES)
+    try:
+        if offsets is not None:
+            _check.offsets(offsets.numpy(), indices.numel())
+        renorm(weight, indices, max_norm, norm_type)
+    except (ValueError, IndexError) as error:
+        reraise(error, indices="input")
+
+
+@torch.library.register_fake("hotrow::renorm_")  # type: ignore[untyped-decorator]
+def _renorm_fake(weight: Tensor, indices: Tensor, offsets: Tensor | None, max_norm: float, norm_type: float) -> None:
+    pass
 
 
 # --- embedding --------------------------------------------------------------------------------------------------------

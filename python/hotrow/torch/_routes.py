@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +15,34 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 import hotrow.torch
 from hotrow import _check
 from hotrow.torch import _operators  # noqa: F401  # registers them
-from hotrow.torch._bags import check_offsets, check_shapes, row, same_dtype, scale_down
+from hotrow.torch._bags import check_offsets, check_shapes, row, same_dtype
 from hotrow.torch._composite import bag_graph
 from hotrow.torch._in_backward import updates
 from hotrow.torch._share import FLOATS, INDICES, TensorTypeError, TensorValueError, array, require, reraise
 
-_EMBEDDING = "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"
-_BAG = (
-    "offsets", "max_norm", "norm_type", "scale_grad_by_freq", "mode", "sparse", "per_sample_weights",
-    "include_last_offset", "padding_idx",
-)  # fmt: skip
+
+class Lookup(NamedTuple):
+    """What torch.nn.functional.embedding takes after input and weight, in its order."""
+
+    padding_idx: int | None
+    max_norm: float | None
+    norm_type: float
+    scale_grad_by_freq: bool
+    sparse: bool
+
+
+class Bags(NamedTuple):
+    """The same of embedding_bag."""
+
+    offsets: Tensor | None
+    max_norm: float | None
+    norm_type: float
+    scale_grad_by_freq: bool
+    mode: str
+    sparse: bool
+    per_sample_weights: Tensor | None
+    include_last_offset: bool
+    padding_idx: int | None
 
 
 # Looked up once: these are asked in every call.
@@ -71,8 +89,8 @@ def _left_to_torch(*tensors: Tensor | None, fallback: bool) -> bool:
     return not modes and any(_has_operators(type(a)) for a in given)
 
 
-def _handled(function: Any, names: tuple[str, ...], tensors: Any, given: Any, fallback: bool) -> Tensor:
-    named = dict(zip(names, given, strict=True)) | ({"fallback": True} if fallback else {})
+def _handled(function: Any, tensors: Any, given: Lookup | Bags, fallback: bool) -> Tensor:
+    named = given._asdict() | ({"fallback": True} if fallback else {})
     result: Tensor = handle_torch_function(function, tensors, *tensors[:2], **named)
     return result
 
@@ -80,35 +98,30 @@ def _handled(function: Any, names: tuple[str, ...], tensors: Any, given: Any, fa
 # --- embedding --------------------------------------------------------------------------------------------------------
 
 
-def embedding_elsewhere(input: Tensor, weight: Tensor, *more: Any) -> Tensor:
+def embedding_elsewhere(input: Tensor, weight: Tensor, given: Lookup, fallback: bool) -> Tensor:
     """What `elsewhere` noticed, or tensors that are not plainly such."""
-    *given, fallback = more
     if isinstance(input, Tensor) and input.is_nested:
         return _nested(input, weight, *given)
     if has_torch_function_variadic(input, weight):
-        return _handled(hotrow.torch.embedding, _EMBEDDING, (input, weight), given, fallback)
+        return _handled(hotrow.torch.embedding, (input, weight), given, fallback)
     for name, a in (("input", input), ("weight", weight)):
         if not isinstance(a, Tensor):
             raise TensorTypeError(f"{name} must be a torch.Tensor, not {type(a).__name__}")
     if _transformed() or _left_to_torch(input, weight, fallback=fallback):
         return F.embedding(input, weight, *given)
-    return embedding_operator(input, weight, *given)
+    return embedding_operator(input, weight, given)
 
 
-def embedding_operator(
-    input: Tensor, weight: Tensor, padding_idx: int | None, max_norm: float | None, norm_type: float,
-    by_frequency: bool, sparse: bool,
-) -> Tensor:  # fmt: skip
+def embedding_operator(input: Tensor, weight: Tensor, given: Lookup) -> Tensor:
     """As an operator of torch.library. Nothing here looks at values: it may be traced."""
     if input.is_nested:
-        return _nested(input, weight, padding_idx, max_norm, norm_type, by_frequency, sparse)
-    if sparse and torch.is_grad_enabled() and weight.requires_grad:
-        return F.embedding(input, weight, padding_idx, max_norm, norm_type, by_frequency, sparse)
-    if padding_idx is not None:
-        padding_idx = row(padding_idx, weight)
-    if max_norm is not None:
-        scale_down(weight, input, max_norm, norm_type)
-    found: Tensor = torch.ops.hotrow.embedding(weight, input, padding_idx, by_frequency)
+        return _nested(input, weight, *given)
+    if given.sparse and torch.is_grad_enabled() and weight.requires_grad:
+        return F.embedding(input, weight, *given)
+    padding_idx = None if given.padding_idx is None else row(given.padding_idx, weight)
+    if given.max_norm is not None:
+        torch.ops.hotrow.renorm_(weight.detach(), input, None, given.max_norm, given.norm_type)
+    found: Tensor = torch.ops.hotrow.embedding(weight, input, padding_idx, given.scale_grad_by_freq)
     return found
 
 
@@ -120,9 +133,8 @@ def _nested(input: Any, weight: Tensor, *given: Any) -> Tensor:
     return torch.nested.nested_tensor_from_jagged(rows, input.offsets(), jagged_dim=input._ragged_idx)
 
 
-def embedding_refused(error: Exception, input: Tensor, weight: Tensor, *more: Any) -> Tensor:
+def embedding_refused(error: Exception, input: Tensor, weight: Tensor, given: Lookup, fallback: bool) -> Tensor:
     """What the plain way could not do: torch's own code can, or an error says why."""
-    *given, fallback = more
     if input.is_nested:
         return _nested(input, weight, *given)
     if _left_to_torch(input, weight, fallback=fallback) or (
@@ -159,66 +171,58 @@ def _explain(error: Exception, input: Tensor, weight: Tensor) -> NoReturn:
 # --- embedding_bag ----------------------------------------------------------------------------------------------------
 
 
-def bag_elsewhere(input: Tensor, weight: Tensor, given: tuple[Any, ...], fallback: bool) -> Tensor:
+def bag_elsewhere(input: Tensor, weight: Tensor, given: Bags, fallback: bool) -> Tensor:
     """As embedding_elsewhere."""
-    offsets, max_norm, _, by_frequency, mode, sparse, shares, last, padding_idx = given
-    tensors = input, weight, offsets, shares
+    tensors = input, weight, given.offsets, given.per_sample_weights
     if isinstance(input, Tensor) and input.is_nested:
-        return _nested_bag(input, weight, *given)
+        return _nested_bag(input, weight, given)
     if has_torch_function_variadic(*tensors):
-        return _handled(hotrow.torch.embedding_bag, _BAG, tensors, given, fallback)
+        return _handled(hotrow.torch.embedding_bag, tensors, given, fallback)
     for name, a in zip(("input", "weight", "offsets", "per_sample_weights"), tensors, strict=True):
         if not isinstance(a, Tensor) and (a is not None or name in ("input", "weight")):
             raise TensorTypeError(f"{name} must be a torch.Tensor, not {type(a).__name__}")
     if _left_to_torch(*tensors, fallback=fallback):
         return F.embedding_bag(input, weight, *given)
     if not _transformed():
-        return bag_operator(input, weight, *given)
-    if mode == "max" or max_norm is not None or by_frequency or sparse:
+        return bag_operator(input, weight, given)
+    if given.mode == "max" or given.max_norm is not None or given.scale_grad_by_freq or given.sparse:
         return F.embedding_bag(input, weight, *given)
-    flat, bounds, shares = _traced_bags(input, offsets, shares, last)
-    padding_idx = None if padding_idx is None else row(padding_idx, weight)
-    return bag_graph(weight, flat, bounds, shares, mode, padding_idx, None)
+    flat, bounds, shares = _traced_bags(input, given)
+    padding_idx = None if given.padding_idx is None else row(given.padding_idx, weight)
+    return bag_graph(weight, flat, bounds, shares, given.mode, padding_idx, None)
 
 
-def bag_operator(
-    input: Tensor, weight: Tensor, offsets: Tensor | None, max_norm: float | None, norm_type: float, by_frequency: bool,
-    mode: str, sparse: bool, shares: Tensor | None, last: bool, padding_idx: int | None,
-) -> Tensor:  # fmt: skip
+def bag_operator(input: Tensor, weight: Tensor, given: Bags) -> Tensor:
     """As embedding_operator."""
     if input.is_nested:
-        return _nested_bag(
-            input, weight, offsets, max_norm, norm_type, by_frequency, mode, sparse, shares, last, padding_idx
-        )
-    _check.mode_number(mode)
-    if sparse and torch.is_grad_enabled() and weight.requires_grad:
-        return F.embedding_bag(
-            input, weight, offsets, max_norm, norm_type, by_frequency, mode, sparse, shares, last, padding_idx
-        )
-    flat, bounds, shares = _traced_bags(input, offsets, shares, last)
+        return _nested_bag(input, weight, given)
+    _check.mode_number(given.mode)
+    if given.sparse and torch.is_grad_enabled() and weight.requires_grad:
+        return F.embedding_bag(input, weight, *given)
+    flat, bounds, shares = _traced_bags(input, given)
     same_dtype(shares, weight)
-    if padding_idx is not None:
-        padding_idx = row(padding_idx, weight)
-    if max_norm is not None:
-        scale_down(weight, flat, max_norm, norm_type)
-    found: Tensor = torch.ops.hotrow.embedding_bag(weight, flat, bounds, shares, mode, padding_idx, by_frequency)[0]
+    padding_idx = None if given.padding_idx is None else row(given.padding_idx, weight)
+    if given.max_norm is not None:
+        torch.ops.hotrow.renorm_(weight.detach(), flat, bounds, given.max_norm, given.norm_type)
+    found: Tensor = torch.ops.hotrow.embedding_bag(
+        weight, flat, bounds, shares, given.mode, padding_idx, given.scale_grad_by_freq
+    )[0]
     return found
 
 
-def _traced_bags(
-    input: Tensor, offsets: Tensor | None, shares: Tensor | None, last: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def _traced_bags(input: Tensor, given: Bags) -> tuple[Tensor, Tensor, Tensor | None]:
     """`bags` in operations of torch."""
+    offsets, shares = given.offsets, given.per_sample_weights
     check_shapes(input, offsets, shares)
     if offsets is None:
         bounds = torch.arange(input.shape[0] + 1, device=input.device) * input.shape[1]
         return input.reshape(-1), bounds, None if shares is None else shares.reshape(-1)
     end = torch.full((1,), input.shape[0], dtype=torch.int64, device=input.device)
-    return input, torch.cat([offsets[:-1] if last else offsets, end]), shares
+    return input, torch.cat([offsets[:-1] if given.include_last_offset else offsets, end]), shares
 
 
-def _nested_bag(input: Any, weight: Tensor, *given: Any) -> Tensor:
-    options, (shares, _, padding_idx) = given[1:6], given[6:]
+def _nested_bag(input: Any, weight: Tensor, given: Bags) -> Tensor:
+    shares = given.per_sample_weights
     if input.layout is not torch.jagged or input.dim() != 2 or input.lengths() is not None:
         raise TensorValueError("a nested input must be of layout jagged, with 2 dimensions and without holes")
     if shares is not None:
@@ -226,14 +230,15 @@ def _nested_bag(input: Any, weight: Tensor, *given: Any) -> Tensor:
             raise TensorValueError("per_sample_weights must be nested as input is")
         shares = shares.values()
     function: Callable[..., Tensor] = hotrow.torch.embedding_bag
-    return function(input.values(), weight, input.offsets(), *options, shares, True, padding_idx)
+    bags = given._replace(offsets=input.offsets(), per_sample_weights=shares, include_last_offset=True)
+    return function(input.values(), weight, *bags)
 
 
-def bag_refused(error: Exception, input: Tensor, weight: Tensor, given: tuple[Any, ...], fallback: bool) -> Tensor:
+def bag_refused(error: Exception, input: Tensor, weight: Tensor, given: Bags, fallback: bool) -> Tensor:
     """As embedding_refused."""
-    offsets, _, _, _, _, _, shares, last, _ = given
+    offsets, shares = given.offsets, given.per_sample_weights
     if input.is_nested:
-        return _nested_bag(input, weight, *given)
+        return _nested_bag(input, weight, given)
     if _left_to_torch(input, weight, offsets, shares, fallback=fallback) or (
         input.dtype in INDICES and input.is_cpu and _torch_alone(weight, *FLOATS)
     ):
@@ -242,5 +247,5 @@ def bag_refused(error: Exception, input: Tensor, weight: Tensor, given: tuple[An
         if a is not None:
             require(name, a, dtypes)
     if offsets is not None and offsets.dim() == input.dim() == 1:
-        check_offsets(offsets, len(input), last)
+        check_offsets(offsets, len(input), given.include_last_offset)
     _explain(error, input, weight)

@@ -141,6 +141,22 @@ class RowwiseAdagrad(_AnyAdagrad, torch.optim.Adagrad):
         super().__init__([torch.empty(0)], lr, lr_decay, weight_decay, initial_accumulator_value, eps, **options)
         torch.optim.Optimizer.__init__(self, params, self.defaults)
 
+    def share_memory(self) -> None:
+        """Move the sums of rows, and those of dense gradients that there are, into shared memory.
+
+        Matrices are taken for tables: the sum of a dense gradient of one is made by its first step.
+        """
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                self._count(group, state)
+                if parameter.dim() == 2 and parameter.is_cpu:
+                    self._arrays(group, parameter)
+                else:
+                    self._dense_state(group, parameter)
+                for name in state.keys() & {"sum", "row_sum"}:
+                    state[name].share_memory_()
+
     def _arrays(self, group: Group, parameter: torch.Tensor) -> list[Array | None]:
         return [self._rows(parameter, "row_sum", number(group, "initial_accumulator_value"), dims=1)]
 
