@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+import hotrow
 from cases import Array
 from conftest import BACKENDS, run_python
 from hotrow import optim
@@ -108,7 +109,8 @@ WRONG_STATES: list[tuple[Any, type[Exception], str]] = [
     (lambda s: s | {"momentum": 0}, ValueError, HOLD + _names(*KEYS, "momentum")),
     (lambda s: s | {"lr": -1}, ValueError, "lr = -1.0 must be at least 0"),
     (lambda s: s | {"betas": (0.9, 1)}, ValueError, "betas[1] = 1.0 must be below 1"),
-    (lambda s: s | {"steps": -1}, ValueError, "steps = -1 must be at least 0"),
+    (lambda s: s | {"steps": -1}, ValueError, f"steps = -1 must be in [0, {2**63 - 1}]"),
+    (lambda s: s | {"steps": 10**400}, ValueError, f"steps = {10**400} must be in [0, {2**63 - 1}]"),
     (lambda s: s | {"steps": 1.0}, TypeError, "steps must be an integer, not float"),
     (lambda s: s | {"options": {"clip_norm": 0}}, ValueError, "clip_norm = 0.0 must be above 0"),
     (lambda s: s | {"state": {}}, ValueError, ARRAYS_HOLD + "no arrays"),
@@ -260,6 +262,16 @@ def test_a_step_without_lookups_is_a_step(backend: ModuleType, name: str) -> Non
     optimizer.step([4, 4], np.ones((2, 6), np.float32), padding_idx=4)
     assert _snapshot(optimizer)[:2] == (table, arrays)
     assert optimizer.steps == 5
+
+
+@pytest.mark.parametrize("epsilon_hat", [False, True])
+def test_a_step_may_be_any_number(backend: ModuleType, epsilon_hat: bool) -> None:
+    """Even one that no float is as large as: corrections of bias are 1 long before."""
+    tables = [np.ones((2, 2)) for _ in range(2)]
+    for table, step in zip(tables, (2**60, 10**400), strict=True):
+        moments = np.ones((2, 2, 2))
+        hotrow.adam_step(table, *moments, [0, 1], np.ones((2, 2)), lr=0.1, step=step, epsilon_hat=epsilon_hat)
+    np.testing.assert_array_equal(*tables)
 
 
 ROW_STEPS = """

@@ -605,6 +605,17 @@ def test_cut_models(damage: Callable[[bytes], bytes], model: Word2Vec, tmp_path:
         Word2Vec.load(path)
 
 
+def test_an_archive_that_points_before_its_start(model: Word2Vec, tmp_path: Path) -> None:
+    """zipfile seeks there, which is an OSError, and NumPy leaves the file open."""
+    path = tmp_path / "m"
+    model.save(path)
+    content = path.read_bytes()
+    directory = int.from_bytes(content[-6:-2], "little")  # of the archive: where it says that it starts
+    path.write_bytes(content[:-6] + (directory + 1000).to_bytes(4, "little") + content[-2:])
+    with pytest.raises(ValueError, match=r"m: .*cannot be read: .*Invalid argument$"):
+        Word2Vec.load(path)
+
+
 def test_a_changed_byte_is_seen(model: Word2Vec, tmp_path: Path) -> None:
     path = tmp_path / "m"
     model.save(path)

@@ -7,14 +7,12 @@ Source: https://github.com/huggingface/safetensors; numpy.lib.format (.npy).
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -43,6 +41,8 @@ _NPY_START = b"\x93NUMPY"
 _NPY_HEADER = re.compile(
     rb"\s*\{'descr': '(<f[248])', 'fortran_order': (True|False), 'shape': \((\d+), (\d+)\),? ?\}\s*"
 )
+_WORDS_HEADER = re.compile(rb"\s*\{'descr': '\|u1', 'fortran_order': (?:True|False), 'shape': \((\d+),\),? ?\}\s*")
+_ROWS = 1024  # rows written at a time
 _SAFETENSORS_HEADER = 100_000_000  # bytes; its readers refuse longer ones
 
 
@@ -123,22 +123,25 @@ def _vocabulary(path: StrPath) -> Path:
     return Path(os.fspath(path) + ".vocab")
 
 
-def _digest(words: bytes) -> bytes:
-    """SHA-256 of a vocabulary, as a .npy array that follows the vectors in their file (numpy.load reads the first)."""
-    file = io.BytesIO()
-    np.lib.format.write_array(file, np.frombuffer(hashlib.sha256(words).digest(), np.uint8), allow_pickle=False)
-    return file.getvalue()
+def _write_array(file: BinaryIO, a: Floats) -> None:
+    """As numpy.save does, which loses what a full disk does not take of the last bytes."""
+    header = np.lib.format.header_data_from_array_1_0(a)
+    np.lib.format.write_array_header_1_0(file, header)
+    rows = a.T if header["fortran_order"] else a
+    for i in range(0, len(rows), _ROWS):
+        file.write(np.ascontiguousarray(rows[i : i + _ROWS]).data)
 
 
 def _write_npy(path: StrPath, words: list[bytes], vectors: Floats) -> None:
     if vectors.dtype.kind != "f":
         raise TypeError(f".npy format cannot hold {vectors.dtype}: convert the vectors first")
     text = b"".join([word + b"\n" for word in words])
-    # Each file appears whole; the digest tells if a crash left one of them old.
     with atomic_write(_vocabulary(path)) as vocabulary, atomic_write(path) as file:
         vocabulary.write(text)
-        np.lib.format.write_array(file, vectors, allow_pickle=False)
-        file.write(_digest(text))
+        vocabulary.flush()  # a full disk is known before the vectors take their place
+        _write_array(file, vectors)
+        # Two files cannot change at once: the vectors keep their words with them (numpy.load reads the first array).
+        _write_array(file, np.frombuffer(text, np.uint8))
 
 
 def _read_npy(path: StrPath, errors: str, mmap: bool) -> tuple[list[str], Floats]:
@@ -161,24 +164,30 @@ def _read_npy(path: StrPath, errors: str, mmap: bool) -> tuple[list[str], Floats
         if count == 0 or end > size:
             raise ValueError(f"{path}: an array of shape {shape} is not what {size - offset} bytes hold")
         file.seek(end)
-        digest = file.read(1000)
         order: Any = "F" if fields[2] == b"True" else "C"
-        words = _read_vocabulary(path, shape[0], digest, errors)
+        words = _read_words(path, file, shape[0], errors)
         if mmap:
             return words, np.memmap(path, dtype, "r", offset, shape, order)
         file.seek(offset)
         return words, np.fromfile(file, dtype, count).reshape(shape, order=order)
 
 
-def _read_vocabulary(path: StrPath, rows: int, digest: bytes, errors: str) -> list[str]:
-    vocabulary = _vocabulary(path)
-    raw = vocabulary.read_bytes().replace(b"\r\n", b"\n")
+def _read_words(path: StrPath, file: BinaryIO, rows: int, errors: str) -> list[str]:
+    """The words that follow the vectors or, in a file of numpy.save, those of the vocabulary beside it."""
+    if os.fstat(file.fileno()).st_size > file.tell():
+        source = Path(f"{path}, words")
+        header = file.read(10)
+        fields = _WORDS_HEADER.fullmatch(file.read(int.from_bytes(header[8:], "little")))
+        raw = file.read()
+        if header[:8] != _NPY_START + b"\1\0" or not fields or int(fields[1]) != len(raw):
+            raise ValueError(f"{path}: what follows the vectors is not their words")
+    else:
+        source = _vocabulary(path)
+        raw = source.read_bytes().replace(b"\r\n", b"\n")
     lines = raw.removesuffix(b"\n").split(b"\n")
     if len(lines) != rows:
-        raise ValueError(f"{vocabulary}: {len(lines)} lines are not the words of the {rows} rows of {path}")
-    if digest and digest != _digest(raw):
-        raise ValueError(f"{vocabulary}: these are not the words that {path} was saved with, by their checksum")
-    found = Found(vocabulary, "line", 1, errors)
+        raise ValueError(f"{source}: {len(lines)} lines are not the words of the {rows} rows of {path}")
+    found = Found(source, "line", 1, errors)
     found.add(lines)
     return found.words
 

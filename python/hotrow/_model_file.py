@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,12 @@ class Reader:
     def array(self, name: str, dtype: Any, shape: tuple[int, ...] | None) -> Array:
         """An array that must be of this dtype and, but for None, of this shape."""
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
+            # numpy.load would leave a file open whose archive is damaged.
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 a: Array = archive[name]
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        except Exception as error:  # zipfile, its decompressors and NumPy have many kinds for damaged bytes
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
             raise ValueError(f"{self.path}: the model's {name} cannot be read: {error}") from None
         if a.dtype != dtype or (shape is not None and a.shape != shape):
             wanted = f"{np.dtype(dtype)} of shape {shape}"

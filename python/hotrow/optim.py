@@ -145,7 +145,7 @@ class Optimizer:
         if not checked.state.keys() <= mine.keys() or "row_steps" in mine.keys() - checked.state.keys():
             wanted, kept = (", ".join(map(repr, d)) or "no arrays" for d in (checked.state, mine))
             raise ValueError(f"state of {name} must hold {wanted} for these hyperparameters, not {kept}")
-        count = _check.integer("steps", state["steps"], 0)
+        count = _check.integer("steps", state["steps"], 0, 2**63 - 1)
         for key, array in mine.items():
             array[...] = arrays[key]
         for key in self._hyperparameters:

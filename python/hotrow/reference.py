@@ -335,7 +335,7 @@ def adam_step(
     exp_avg_sq[rows] = beta2 * exp_avg_sq[rows] + (1 - beta2) * g**2
     t: Any = np.float64(step)
     if row_steps is not None:
-        row_steps[rows] += 1
+        row_steps[rows] += row_steps[rows] < 2**31 - 1
         t = row_steps[rows, None].astype(np.float64)
     root = np.sqrt(1 - beta2**t)
     table[rows] -= (
@@ -455,9 +455,7 @@ def _each_negatives(
     return lambda p: [_labelled(words[p], each) for each in drawn[p]]
 
 
-def _negatives(
-    tokens: ArrayLike, sampling: Sampling, negative: int, seed: int, pool: int
-) -> Callable[[int], Outputs]:
+def _negatives(tokens: ArrayLike, sampling: Sampling, negative: int, seed: int, pool: int) -> Callable[[int], Outputs]:
     """Of the centre at p: itself and the negatives that differ from it: neighbours in the pool of its block."""
     words, size = np.asarray(tokens), max(negative, min(pool * negative, 4096))
     pools = _words_drawn(sampling, seed, 4, words.size // TOKENS_PER_BLOCK + 1, size)

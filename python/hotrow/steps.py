@@ -327,8 +327,9 @@ def adam_scalars(
     beta1, beta2 = betas
     if by_row is not None:
         return lr, beta1, beta2, lr, eps, _corrections(beta1, beta2, epsilon_hat, _check.real_dtype(by_row))
-    root = math.sqrt(1 - beta2**step)
-    return lr, beta1, beta2, lr * root / (1 - beta1**step), eps if epsilon_hat else eps * root, None
+    t = float(min(step, 2**64))  # an int may be too large for a float
+    root = math.sqrt(1 - beta2**t)
+    return lr, beta1, beta2, lr * root / (1 - beta1**t), eps if epsilon_hat else eps * root, None
 
 
 def adam_step(

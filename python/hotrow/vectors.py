@@ -244,10 +244,13 @@ class WordVectors:
         - "word2vec-binary" (.bin): a line "V D", then words and float32
         - "glove" (.glove): "word2vec" without the first line
         - "safetensors" (.safetensors): a tensor "vectors"; the words as JSON in the metadata "words"
-        - "npy" (.npy): an array, and beside it path + ".vocab", a word a line
+        - "npy" (.npy): an array and, after it, the words; beside it path + ".vocab", a word a line, for others
 
-        Text has the digits to read the same float back. A file appears whole or not at all; links are followed; a pipe
-        or a device is written to as it is. If a crash leaves a new .npy beside an old vocabulary, `load` sees it.
+        Text has the digits to read the same float back. A file appears whole or not at all, whatever ends the process;
+        links are followed; a pipe or a device is written to as it is. A killed save leaves a file named
+        path + ".*.hotrow.part", which the next one to this path removes (but on Windows). One killed between the two
+        files of "npy" leaves the old vocabulary beside the new vectors: `load` reads the words in the .npy, and the
+        vocabulary only beside an array that has none, as numpy.save writes it.
 
         Args:
             path: where to write.
