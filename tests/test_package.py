@@ -129,6 +129,32 @@ def test_number_of_threads() -> None:
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
+SUBINTERPRETER = """
+import importlib, sys
+interpreters = importlib.import_module("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+isolated = sys.argv[1] == "isolated"
+options = {"isolated": isolated} if sys.version_info < (3, 13) else {"config": sys.argv[1]}
+interpreters.run_string(interpreters.create(**options), '''
+import warnings
+warnings.simplefilter("ignore")  # NumPy's
+try:
+    import hotrow, numpy
+    hotrow.gather(numpy.ones((2, 2), numpy.float32), [0])
+except ImportError as error:
+    print(error, flush=True)
+''')
+"""
+
+
+@needs_native
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="written for the private modules of 3.11 to 3.13")
+@pytest.mark.parametrize("kind", ["isolated", "legacy"])
+def test_a_subinterpreter_is_refused(kind: str) -> None:
+    """By hotrow or, where Python 3.12 and later ask, by NumPy or one of the modules it needs."""
+    said = run_python(SUBINTERPRETER, kind, HOTROW_BACKEND="").stdout
+    assert "not run in a subinterpreter" in said or "not support loading in subinterpreters" in said
+
+
 def test_unknown_backend_changes_nothing() -> None:
     before = _backend.name()
     with pytest.raises(ValueError, match=r"^backend must be one of 'native', 'numba', not 'cuda'$"):

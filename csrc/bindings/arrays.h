@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <mutex>
 #include <vector>
 
 #include "runtime/memory.h"
@@ -103,10 +104,11 @@ Mat<T> writable_matrix(py::array& a) {
 }
 
 // An array to return. The memory of a large one is kept when it dies, for the next: malloc gives blocks of 32 MiB and
-// more back to the system, whose fresh pages cost coalesce half of its time at 4M x 128. Called with the GIL held.
+// more back to the system, whose fresh pages cost coalesce half of its time at 4M x 128.
 inline py::array result(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
     constexpr size_t large = 32 << 20, most = 256 << 20;
     static SparePool* const pool = new SparePool(most, most);  // for ever: arrays may outlive what is static
+    static std::mutex* const in_use = new std::mutex;          // a free-threaded Python has no lock of its own
     struct Block {
         void* data;
         size_t size;
@@ -114,10 +116,17 @@ inline py::array result(const std::vector<py::ssize_t>& shape, const py::dtype& 
     size_t size = size_t(dtype.itemsize());
     for (const py::ssize_t length : shape) size *= size_t(length);
     if (size < large) return py::array(dtype, shape);
-    void* const data = pool->take(size);
+    void* data;
+    {
+        const std::lock_guard<std::mutex> lock(*in_use);
+        data = pool->take(size);
+    }
     const py::capsule owner(new Block{data, size}, [](void* p) {
         const Block* const block = static_cast<const Block*>(p);
-        pool->give(block->data, block->size);
+        {
+            const std::lock_guard<std::mutex> lock(*in_use);
+            pool->give(block->data, block->size);
+        }
         delete block;
     });
     return py::array(dtype, shape, data, owner);

@@ -327,7 +327,8 @@ bool may_overlap(const py::list& arrays, uint64_t written) {
 }  // namespace
 }  // namespace hotrow
 
-PYBIND11_MODULE(_native, m) {
+// Needs no GIL: what calls share is atomic (the kernels in use), locked (memory kept for results) or of one thread.
+PYBIND11_MODULE(_native, m, pybind11::mod_gil_not_used()) {
     using namespace hotrow;
 #define HOTROW_OP(name, compiled_for, signature) m.def(#name, &name);
 #include "ops.def"

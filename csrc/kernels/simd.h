@@ -294,11 +294,14 @@ HOTROW_INLINE void prefetch_row(const T* row, int64_t cols) {
 // Rows are walked in blocks of columns, as few and as equal as blocks of up to kBlock registers allow. body(W, d, tail)
 // sees a compile-time number of registers W::value starting at column d, the last of which may be a tail, and loops
 // over rows itself: choosing the code of a width costs as much as a lookup. kBlock is two thirds of the registers there
-// are: 300 floats are one block of AVX-512, where two passes over a bag cost a third more.
+// are: 300 floats are one block of AVX-512, where two passes over a bag cost a third more. x86-64 without AVX2, which few
+// machines are, has less code.
 #if defined(__AVX512F__)
 constexpr int kBlock = 20;
-#else
+#elif defined(__AVX2__) || !defined(__SSE2__)
 constexpr int kBlock = 10;
+#else
+constexpr int kBlock = 6;
 #endif
 
 template <int N>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import warnings
@@ -18,8 +19,16 @@ _native: ModuleType | None = None
 _SPIN_COUNT = "1000"
 
 
+def _in_subinterpreter() -> bool:
+    get, main = ctypes.pythonapi.PyInterpreterState_Get, ctypes.pythonapi.PyInterpreterState_Main
+    get.restype = main.restype = ctypes.c_void_p
+    return bool(get() != main())
+
+
 def _load_native() -> ModuleType:
     """Import the extension. libgomp reads its spin count once, while it is loaded: set it for that moment only."""
+    if _in_subinterpreter():  # before Python 3.12 the import would wait for ever
+        raise ImportError("hotrow does not run in a subinterpreter, nor does NumPy: use threads or processes")
     ours = not any(os.environ.get(name) for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"))
     if ours:
         os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
@@ -27,7 +36,7 @@ def _load_native() -> ModuleType:
         native = importlib.import_module("hotrow._native")
     finally:
         if ours:
-            del os.environ["GOMP_SPINCOUNT"]
+            os.environ.pop("GOMP_SPINCOUNT", None)  # another thread may have been here
     isa = os.environ.get("HOTROW_ISA")
     if isa:
         native.use_isa(isa)
