@@ -36,10 +36,12 @@ class Backend:
 
 
 def _found() -> list[Backend]:
+    """All that are here; HOTROW_BACKEND leaves one of them, HOTROW_ISA native kernels of one instruction set."""
+    name, isa = os.environ.get("HOTROW_BACKEND"), os.environ.get("HOTROW_ISA")
     found = []
-    if find_spec("hotrow._native") is not None:
-        found += [Backend("native", isa) for isa in _backend.native().supported_isas()]
-    if find_spec("numba") is not None:
+    if name != "numba" and find_spec("hotrow._native") is not None:
+        found += [Backend("native", each) for each in _backend.native().supported_isas() if isa in (None, "", each)]
+    if name != "native" and not isa and find_spec("numba") is not None:
         found.append(Backend("numba"))
     return found
 

@@ -112,7 +112,7 @@ public:
         const size_t offsets = 1, argmax = 3;
         if (!call_ || !values[offsets].is_none() || !values[argmax].is_none()) return false;
         if (!passes(values, true, threads, lengths, any) || !lengths['N' - 'A'] || !lengths['D' - 'A']) return false;
-        const py::int_ mode(int(Mode::sum)), padding_idx(-1), key(0), count(threads);
+        const py::int_ mode{int(Mode::sum)}, padding_idx{-1}, key{0}, count{threads};
         std::vector<PyObject*> all;
         const auto append = [&](const py::tuple& more) {
             for (size_t k = 0; k < more.size(); ++k) all.push_back(PyTuple_GET_ITEM(more.ptr(), py::ssize_t(k)));

@@ -12,6 +12,14 @@ HOTROW_INLINE bytes of_word(uint64_t word) {
     typedef uint64_t two __attribute__((vector_size(16)));
     return bytes(two{word, 0});
 }
+// The word whose bytes stand so many places further on in memory.
+HOTROW_INLINE uint64_t later(uint64_t word, int places) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return word << 8 * places;
+#else
+    return word >> 8 * places;
+#endif
+}
 #endif
 
 // GCC 12 converts vectors of bytes one by one: 64 instructions for 16 of them.
@@ -51,7 +59,7 @@ HOTROW_INLINE pack<float> load(const int8_t* p, Tail<float> tail) {
     if (tail.count & 4) __builtin_memcpy(&four, p, 4);
     if (tail.count & 2) __builtin_memcpy(&two, p + (tail.count & 4), 2);
     if (tail.count & 1) __builtin_memcpy(&one, p + (tail.count & 6), 1);
-    return widen(of_word(four | two << 8 * (tail.count & 4) | one << 8 * (tail.count & 6)));
+    return widen(of_word(four | later(two, tail.count & 4) | later(one, tail.count & 6)));
 #endif
 }
 

@@ -204,7 +204,7 @@ HOTROW_INLINE pack<double> max_or_nan(pack<double> kept, pack<double> x) {
 #else
 template <class V>
 HOTROW_INLINE V max_or_nan(V kept, V x) {
-    return (x > kept) | (x != x) ? x : kept;
+    return ((x > kept) | (x != x)) ? x : kept;
 }
 #endif
 
@@ -260,6 +260,7 @@ HOTROW_INLINE pack<double> root(pack<double> a) {
 // p + a * b by numbers that wrap: a prefetch may name memory that is not there, pointer arithmetic may not.
 template <class T>
 HOTROW_INLINE const T* prefetch_address(const T* p, int64_t a, int64_t b = 1) {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): what the compiler then does not know of it, no prefetch needs
     return reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(p) + uintptr_t(a) * uintptr_t(b) * sizeof(T));
 }
 

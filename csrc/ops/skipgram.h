@@ -17,6 +17,7 @@ namespace plan {
 template <class Work>
 Loss hogwild(int64_t tasks, int64_t scratch_bytes, int threads, const Work& work) {
     std::vector<Buffer<char>> scratch;
+    scratch.reserve(size_t(threads));
     for (int t = 0; t < threads; ++t) scratch.emplace_back(scratch_bytes);
     std::vector<Loss> losses(static_cast<size_t>(threads));
     parallel_tasks(tasks, threads, [&](int t, int64_t task) {

@@ -12,6 +12,13 @@
 
 namespace hotrow {
 
+// Whether blocks have just the size that was asked for and are freed at once: a sanitizer sees what goes beyond them.
+#if defined(HOTROW_EXACT_MEMORY)
+constexpr bool kExactMemory = true;
+#else
+constexpr bool kExactMemory = false;
+#endif
+
 // Blocks that were freed, kept for the next call: pages fresh from the system are cleared first, which took a quarter of
 // an optimizer step on 262,144 lookups.
 class SparePool {
@@ -29,7 +36,7 @@ public:
                 size = found;
                 return data;
             }
-        size += size / 8;  // the next call may ask for a little more
+        if (!kExactMemory) size += size / 8;  // the next call may ask for a little more
         void* data = ::operator new(size, alignment(size), std::nothrow);
         if (!data) {
             clear();  // what is kept may be what is missing
@@ -41,7 +48,7 @@ public:
         return data;
     }
     void give(void* data, size_t size) noexcept {
-        if (size > largest_) return free(data, size);
+        if (kExactMemory || size > largest_) return free(data, size);
         while (total_ + size > most_ || spare_.size() == kBlocks) {
             total_ -= spare_.front().second;
             free(spare_.front().first, spare_.front().second);

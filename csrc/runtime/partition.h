@@ -175,17 +175,17 @@ private:
         }
     }
 
-    // The end of the run that lookup i is part of.
+    // The end of the run that lookup i is part of. Reads rows alone: another thread may be at work on the positions.
     int64_t run_end(int64_t i) const {
         const I row = entries_[i].row;
         int64_t end = i + 1;
         for (int64_t step = 1; end < size_ && entries_[end].row == row; step *= 2) end = std::min(end + step, size_);
         return std::upper_bound(entries_.get() + i, entries_.get() + end, row,
-                                [](I a, Lookup<I> b) { return a < b.row; }) - entries_.get();
+                                [](I a, const Lookup<I>& b) { return a < b.row; }) - entries_.get();
     }
     int64_t run_begin(int64_t i) const {
         return std::lower_bound(entries_.get(), entries_.get() + i, entries_[i].row,
-                                [](Lookup<I> a, I b) { return a.row < b; }) - entries_.get();
+                                [](const Lookup<I>& a, I b) { return a.row < b; }) - entries_.get();
     }
 
     // Factors and places of the sorted lookups. If by_lookup, their positions are lookups and become bags.
