@@ -3,6 +3,7 @@
 // 2 m D + 6 (1 + K) D.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "runtime/cpu.h"
@@ -53,14 +54,19 @@ inline int epoch_threads(Range range, int threads) {
 }
 
 // kernel(tokens, scratch, loss) on blocks of the tokens `range`, whose ends are multiples of kTokensPerBlock or the last
-// token. The blocks are the same however an epoch is cut into calls, and so are all draws.
+// token. The blocks are the same however an epoch is cut into calls, and so are all draws. Losses of blocks are rounded
+// to kLossUnits: their sum is then exact up to 2^33, in whatever order they come and however it is cut.
+constexpr double kLossUnits = 1 << 20;
 template <class Kernel>
 Loss epoch(Range range, int64_t scratch_bytes, int threads, const Kernel& kernel) {
     const Range blocks = blocks_of(range);
     return hogwild(blocks.end - blocks.begin, scratch_bytes, threads,
                    [&](int64_t task, void* scratch, Loss& loss) {
                        const int64_t begin = (blocks.begin + task) * kTokensPerBlock;
-                       kernel(Range{begin, std::min(begin + kTokensPerBlock, range.end)}, scratch, loss);
+                       Loss block{};
+                       kernel(Range{begin, std::min(begin + kTokensPerBlock, range.end)}, scratch, block);
+                       loss.sum += std::nearbyint(block.sum * kLossUnits) / kLossUnits;
+                       loss.terms += block.terms;
                    });
 }
 

@@ -592,7 +592,8 @@ def _epoch(
             raise ValueError(f"codes[{k}] = {arrays[5][k]} must be 0 or 1")
         most = int(np.diff(arrays[3]).max(initial=0))
 
-    # In calls of about a tenth of a second, between which Python sees Ctrl-C. Where they are cut changes no result.
+    # In calls of about a tenth of a second, between which Python sees Ctrl-C. Where they are cut changes no result, not
+    # the loss either: backends add up numbers whose sums are exact.
     kernels, threads, total = _backend.kernels(), _threads.count, dims["T"]
     run, block = getattr(kernels, op), kernels.tokens_per_block
     begin = _check.integer("begin", begin, 0, total)

@@ -335,7 +335,7 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
                 for a in range(m):
                     _add_one(in_flat, rows[a], cols, scalar_t(1) if cbow_mean else share, change, np.uint64(0))
             terms += 1 if cbow else m
-        loss += scalar_t(block_loss)  # sums of float32 are exact: it does not matter where calls cut an epoch
+        loss += np.rint(block_loss * 2.0**20) / 2.0**20  # as kLossUnits in csrc/ops/skipgram.h
     return loss, terms
 
 
