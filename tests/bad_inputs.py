@@ -276,10 +276,10 @@ def _of_int8(op: str) -> Iterator[Bad]:
     for dtype in (np.float64, np.float16, np.int32):
         text = f"scales must be float32, not {dtype.__name__}"
         yield bad(f"scales-{dtype.__name__}", {"scales": scales.astype(dtype)}, text)
-    for dtype in (np.float64, np.float16)[: 2 if op == "gather" else 1]:
+    for dtype in (np.float64, np.float16):
         text = f"out must be float32 beside a table of int8, not {dtype.__name__}"
         yield bad(f"out-{dtype.__name__}", {"out": out.astype(dtype)}, text)
-    names = "float32, float64, float16 or bfloat16" if op == "gather" else "float32 or float64"
+    names = "float32, float64, float16 or bfloat16"
     yield bad("out-int8", {"out": out.astype(np.int8)}, f"out must be {names}, not int8")
     swapped = scales.dtype.newbyteorder()
     text = f"scales must be float32, not {swapped.str} (not the byte order of this machine)"

@@ -386,6 +386,9 @@ def adam_step(
     betas = _check.fraction("beta1", beta1), _check.fraction("beta2", beta2)
     epsilon_hat = _check.boolean("epsilon_hat", epsilon_hat)
     arrays = (indices, offsets, weights, argmax, grads, exp_avg, exp_avg_sq, row_steps, table)
-    by_row = None if row_steps is None else _check.table(table).dtype
-    scalars = adam_scalars(lr, step, betas, eps, epsilon_hat, by_row)
-    take("adam_step", arrays, mode, padding_idx, options, draw, scalars)
+    if row_steps is None:
+        scalars = adam_scalars(lr, step, betas, eps, epsilon_hat, None)
+        take("adam_step", arrays, mode, padding_idx, options, draw, scalars)
+    else:
+        lookups = _check.lookups("adam_step", arrays, mode, padding_idx)
+        run("adam_step", lookups, options, draw, adam_scalars(lr, step, betas, eps, epsilon_hat, lookups[0][-1].dtype))
