@@ -195,11 +195,13 @@ HOTROW_INLINE V fma(V a, V b, V c) {
 #if defined(__AVX512F__)
 HOTROW_INLINE pack<float> max_or_nan(pack<float> kept, pack<float> x) {
     const __m512i nan_of_second = _mm512_set1_epi32(0x22);  // instead of the first; quiet or signalling
-    return pack<float>(_mm512_fixupimm_ps(_mm512_max_ps(__m512(x), __m512(kept)), __m512(x), nan_of_second, 0));
+    const __m512 larger = _mm512_maskz_max_ps(0xFFFF, __m512(x), __m512(kept));  // masked: as root, below
+    return pack<float>(_mm512_fixupimm_ps(larger, __m512(x), nan_of_second, 0));
 }
 HOTROW_INLINE pack<double> max_or_nan(pack<double> kept, pack<double> x) {
     const __m512i nan_of_second = _mm512_set1_epi64(0x22);
-    return pack<double>(_mm512_fixupimm_pd(_mm512_max_pd(__m512d(x), __m512d(kept)), __m512d(x), nan_of_second, 0));
+    const __m512d larger = _mm512_maskz_max_pd(0xFF, __m512d(x), __m512d(kept));
+    return pack<double>(_mm512_fixupimm_pd(larger, __m512d(x), nan_of_second, 0));
 }
 #else
 template <class V>
