@@ -55,11 +55,7 @@ def read():
 def left():
     return [entry for entry in os.listdir(folder) if entry.endswith(".part")]
 usual = {name, name + ".vocab"} if name.endswith(".npy") else {name}
-"""
-
-KILL = """
-def killed(run):
-    # A child that runs this; how it ended.
+def in_child(run):
     child = os.fork()
     if child == 0:
         try:
@@ -67,6 +63,18 @@ def killed(run):
         finally:
             os._exit(0)
     return child
+def kills(run, longest, seed):
+    # Runs this in 25 children, each killed within so many seconds; control comes back after each.
+    rng = np.random.default_rng(seed)
+    for _ in range(25):
+        child = in_child(run)
+        time.sleep(longest * rng.random())
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+        yield
+"""
+
+KILL = """
 def at_event(number):
     # Kill this process where it touches files for the number-th time.
     count = 0
@@ -87,7 +95,7 @@ def replace():
 seen = set()
 write(0)
 for number in range(1, 1000):
-    child = killed(replace)
+    child = in_child(replace)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     seen.add((status, read()))
     assert len(left()) <= 2, left()
@@ -96,12 +104,7 @@ for number in range(1, 1000):
     write(0)
     assert set(os.listdir(folder)) == usual, os.listdir(folder)
 assert (0, 1) in seen and (-9, 0) in seen, seen
-rng = np.random.default_rng(1)
-for _ in range(25):
-    child = killed(endless)
-    time.sleep(0.03 * rng.random())
-    os.kill(child, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+for _ in kills(endless, 0.03, seed=1):
     read()
     assert len(left()) <= 2, left()
 write(1)
@@ -187,17 +190,7 @@ open(os.path.join(folder, "text"), "w").write("a b c d e f g h\\n" * 50_000)
 def encode():
     while True:
         text.encode_file(os.path.join(folder, "text"), directory=folder, bar=False, threads=1, block_size=20_000)
-rng = np.random.default_rng(2)
-for _ in range(25):
-    child = os.fork()
-    if child == 0:
-        try:
-            encode()
-        finally:
-            os._exit(0)
-    time.sleep(0.05 * rng.random())
-    os.kill(child, signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+for _ in kills(encode, 0.05, seed=2):
     assert os.listdir(folder) == ["text"], os.listdir(folder)
 """
 
