@@ -197,19 +197,6 @@ void adam_step(HOTROW_LOOKUPS, py::array exp_avg, py::array exp_avg_sq, Optional
     });
 }
 
-template <auto Step>
-void direct(PyObject* const* values) {
-    call(Step, values);
-}
-DirectCall direct_call(const std::string& op) {
-    if (op == "sgd_step") return &direct<&sgd_step>;
-    if (op == "adagrad_step") return &direct<&adagrad_step>;
-    if (op == "rowwise_adagrad_step") return &direct<&rowwise_adagrad_step>;
-    if (op == "rmsprop_step") return &direct<&rmsprop_step>;
-    if (op == "adam_step") return &direct<&adam_step>;
-    return nullptr;
-}
-
 py::tuple skipgram_step(const py::array& centers, const py::array& contexts, const py::array& negatives, double lr,
                         py::array in_table, py::array out_table, int threads) {
     const Loss loss = with_floats(in_table, centers, [&](auto e, auto i) {
@@ -322,6 +309,14 @@ bool may_overlap(const py::list& arrays, uint64_t written) {
         for (size_t j = 0; j < spans.size() && (written >> i & 1); ++j)
             if (i != j && spans[i].meets(spans[j])) return true;
     return false;
+}
+
+DirectCall direct_call(const std::string& op) {
+#define HOTROW_OP(name, compiled_for, signature) \
+    if (op == #name) return direct<&name>();
+#include "ops.def"
+#undef HOTROW_OP
+    return nullptr;
 }
 
 }  // namespace

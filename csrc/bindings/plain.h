@@ -70,6 +70,16 @@ template <class... A>
 void call(void (*function)(A...), PyObject* const* values) {
     call(function, values, std::index_sequence_for<A...>{});
 }
+template <class R, class... A>
+constexpr bool returns_nothing(R (*)(A...)) {
+    return std::is_void_v<R>;
+}
+// For functions that return nothing, as optimizer steps do; null for others.
+template <auto Function>
+DirectCall direct() {
+    if constexpr (returns_nothing(Function)) return [](PyObject* const* values) { call(Function, values); };
+    else return nullptr;
+}
 
 // The argument table of one operator, see hotrow._ops.
 class Plain {
@@ -77,7 +87,7 @@ public:
     // (dtype letter or name, shape, role, bound or None, whether None will do) of each. That of float32 is `scales`.
     using Arguments = std::vector<std::tuple<std::string, std::vector<std::string>, std::string,
                                              std::optional<std::string>, bool>>;
-    // call: of an optimizer step, else null.
+    // call: what step() calls; may be null for operators that are no optimizer's.
     Plain(const Arguments& arguments, DirectCall call) : call_(call) {
         for (const auto& [dtype, shape, role, bound, optional] : arguments) {
             const char kind = dtype == "E" || dtype == "O" ? 'F' : dtype.size() == 1 ? dtype[0] : '\0';

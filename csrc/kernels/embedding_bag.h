@@ -37,7 +37,7 @@ HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range,
         const uint64_t rows = uint64_t(table.rows);
         const BlockFetch<N, E> fetch_block(base, table.stride, tail, cached);
         // Of 16 bits, which code of their own for bags without weights would double, this is asked at every lookup.
-        const bool weighted = Weighted && (Max || sizeof(E) != 2 || bags.weights);
+        const bool weighted = Weighted && (sizeof(E) != 2 || bags.weights);
         bool inside = true;
         const I padding = bags.padding_idx == I(bags.padding_idx) ? I(bags.padding_idx) : I(-1);
         for (int64_t b = range.begin; b < range.end; ++b) {

@@ -20,10 +20,11 @@ from hotrow._ops import FLOATS, INDICES, MODES, OPS, Arg
 Array = NDArray[Any]
 Dims = dict[str, Any]
 
+_ELEMENTS = (*FLOATS, np.dtype(np.float16))  # and bfloat16, which NumPy does not know: see _is_bfloat16
 _DTYPES: dict[str, tuple[np.dtype[Any], ...]] = {
-    "E": (*FLOATS, np.dtype(np.float16)),  # and bfloat16, which NumPy does not know: see _is_bfloat16
+    "E": _ELEMENTS,
     "F": FLOATS,
-    "O": (*FLOATS, np.dtype(np.float16)),
+    "O": _ELEMENTS,
     "I": INDICES,
     "int64": INDICES,  # offsets: int32 ones are widened, a copy of B + 1 numbers
     "int32": (np.dtype(np.int32),),

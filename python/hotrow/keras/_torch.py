@@ -22,9 +22,7 @@ def look_up(table: Table, anchor: Any, indices: Any, trained: bool) -> Any:
     return _rows(table, indices, False)
 
 
-def at_once() -> Any:
-    """Where operations have values: everywhere."""
-    return nullcontext()
+at_once = nullcontext  # operations have values everywhere
 
 
 def wait() -> None:
