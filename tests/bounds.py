@@ -198,6 +198,8 @@ def expected(op: str, case: Case, dtype: Any) -> tuple[Results, Results]:
         largest = max(1.0, np.abs(np.nan_to_num(want[name])).max(initial=0))
         loose = np.asarray(bound[name]) > 2**18 * eps * largest  # single ones: quotients of numbers around 0
         assert loose.sum() <= 0.01 * loose.size, f"the bound of {name} is too loose to tell"
+    if op.endswith("_epoch"):  # the loss of each block is rounded to 2^-20
+        bound["result"] += -(-case["tokens"].size // reference.TOKENS_PER_BLOCK) * 2.0**-21
     return want, bound
 
 
