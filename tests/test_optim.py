@@ -42,7 +42,7 @@ each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 def _snapshot(optimizer: Optimizer) -> Any:
     """All there is of an optimizer, as bits."""
     arrays = {name: a.tobytes() for name, a in optimizer.state.items()}
-    rest = {name: value for name, value in vars(optimizer).items() if name not in ("_table", "_arrays")}
+    rest = {name: value for name, value in vars(optimizer).items() if name not in ("_table", "_arrays", "_updated")}
     return optimizer.table.tobytes(), arrays, rest
 
 

@@ -81,6 +81,10 @@ int64_t radix_pass(const Source& source, int64_t n, int shift, int digit, int th
 // The most bits of a digit: two passes for a table of 4 million rows. Tables of 2,048 counts stay in the first cache.
 constexpr int kDigitBits = 11;
 
+// So many lookups are sorted by comparing each with all, in half the time of passes. Row and place share an int32_t.
+constexpr int kPlaceBits = 6;
+constexpr int64_t kFewLookups = 1 << kPlaceBits;
+
 // The runs of a gradient operator's lookups. I: int32_t where rows and positions fit it, they sort in half the memory.
 template <class F, class I>
 class Runs {
@@ -164,6 +168,7 @@ private:
             else pooled.each(range, [&](X row, int64_t bag, int64_t) { body(Lookup<I>{I(row), I(bag)}); });
         };
         if (pooled.bags.padding_idx < 0 && ascending(first, pooled.bags.indices, n)) return;
+        if (n <= kFewLookups && bits + kPlaceBits < 32) return sort_few(first, n);
         size_ = detail::radix_pass<I>(first, n, 0, digit, threads_, to);
         for (int pass = 1; pass < passes; ++pass) {
             std::swap(from, to);
@@ -172,6 +177,22 @@ private:
                 for (int64_t i = range.begin; i < range.end; ++i) body(sorted[i]);
             };
             detail::radix_pass<I>(again, size_, pass * digit, digit, threads_, to);
+        }
+    }
+
+    template <class Source>
+    void sort_few(const Source& source, int64_t n) {
+        Lookup<I> given[kFewLookups];
+        int32_t keys[kFewLookups];
+        std::fill(keys, keys + kFewLookups, std::numeric_limits<int32_t>::max());  // after all rows
+        source(Range{0, n}, [&](Lookup<I> x) {
+            keys[size_] = int32_t(x.row) << kPlaceBits | int32_t(size_);
+            given[size_++] = x;
+        });
+        for (int64_t i = 0; i < size_; ++i) {
+            int32_t place = 0;
+            for (const int32_t key : keys) place += key < keys[i];
+            entries_[place] = given[i];
         }
     }
 

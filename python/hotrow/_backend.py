@@ -6,13 +6,18 @@ import ctypes
 import importlib
 import os
 import warnings
+from dataclasses import astuple
 from types import ModuleType
+from typing import Any
+
+from hotrow._ops import OPS
 
 NAMES = ("native", "numba")
 
 _kernels: ModuleType | None = None
 _name: str | None = None
 _native: ModuleType | None = None
+plain: dict[str, Any] = {}  # native kernels' own checks of each operator, csrc/bindings/plain.h; none with Numba
 
 # A worker of libgomp spins some milliseconds for more work by default, in which it takes a core from whoever runs next:
 # torch's own pool, say. hotrow's waits about as long as it takes to be woken, then sleeps.
@@ -69,10 +74,11 @@ def use_backend(name: str) -> None:
         ValueError: no such backend.
         ImportError: the backend is not installed.
     """
-    global _kernels, _name
+    global _kernels, _name, plain
     if name not in NAMES:
         raise ValueError(f"backend must be one of {', '.join(map(repr, NAMES))}, not {name!r}")
     _kernels, _name = _load(name), name
+    plain = {op: _kernels.Plain(op, [astuple(arg)[1:] for arg in OPS[op]]) for op in OPS} if name == "native" else {}
 
 
 def _choose() -> ModuleType:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any, NoReturn
 
 import numpy as np
@@ -85,7 +84,6 @@ class _Spec:
 
 
 _SPECS = {op: tuple(_Spec(arg, op) for arg in args) for op, args in OPS.items()}
-_PLAIN: dict[str, Any] = {}  # what the native backend makes of a table entry
 _BOUNDED = {op: tuple((i, arg.name, arg.bound) for i, arg in enumerate(args) if arg.bound) for op, args in OPS.items()}
 _OUTPUTS = {op for op, args in OPS.items() if args[-1].role == "out"}
 _WRITTEN = {op: sum(1 << i for i, arg in enumerate(args) if arg.role != "in") for op, args in OPS.items()}
@@ -100,11 +98,12 @@ def arrays(
     axis are made contiguous and lists become arrays; tables, gradients and outputs are never copied. An output that is
     None is allocated, of `dtype` if that is given.
     """
-    kernels = _backend.kernels()
-    if hasattr(kernels, "Plain"):
-        found = (_PLAIN.get(op) or _plain(op)).check(values, bounds, _threads.count)
+    plain = _backend.plain.get(op)
+    if plain is not None:
+        found = plain.check(values, bounds, _threads.count)
         if found is not None:
             return _with_output(op, values, found, dtype) if op in _OUTPUTS else values, found
+    kernels = _backend.kernels()
     dims: Dims = {}
     kinds: dict[str, np.dtype[Any]] = {}
     checked: list[Any] = []
@@ -150,20 +149,6 @@ def arrays(
     if kernels.may_overlap(checked, _WRITTEN[op]):
         _check_overlap(op, checked)
     return checked, dims
-
-
-def _plain(op: str) -> Any:
-    _PLAIN[op] = _backend.kernels().Plain(op, [astuple(arg)[1:] for arg in OPS[op]])
-    return _PLAIN[op]
-
-
-def plain_step(op: str, values: tuple[Any, ...], options: tuple[Any, ...], scalars: tuple[Any, ...]) -> bool:
-    """Check and take an optimizer step in one native call, if the arrays are just what backends take and not bags."""
-    kernels = _backend.kernels()
-    if not hasattr(kernels, "Plain"):
-        return False
-    taken: bool = (_PLAIN.get(op) or _plain(op)).step(values, options, scalars, _threads.count)
-    return taken
 
 
 def _with_output(op: str, values: tuple[Any, ...], dims: Dims, dtype: np.dtype[Any] | None) -> list[Any]:

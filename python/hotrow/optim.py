@@ -65,6 +65,7 @@ class Optimizer:
         self.options = options
         self.steps = 0
         self._arrays: dict[str, NDArray[Any] | None] = dict.fromkeys(self._state)
+        self._updated = (*self._arrays.values(), self._table)
 
     @property
     def table(self) -> Floats:
@@ -98,8 +99,8 @@ class Optimizer:
         Raises:
             TypeError, ValueError, IndexError: as hotrow.scatter_add.
         """
-        arrays = (indices, offsets, weights, argmax, grads, *self._arrays.values(), self._table)
-        steps.take(self._op, arrays, mode, padding_idx, self.options, self.steps, self._scalars())
+        arrays = (indices, offsets, weights, argmax, grads)
+        steps.take(self._op, arrays + self._updated, mode, padding_idx, self.options, self.steps, self._scalars())
         self.__dict__["steps"] += 1  # not a hyperparameter, and __setattr__ takes a quarter of a microsecond
 
     def _scalars(self) -> tuple[Any, ...]:
@@ -108,10 +109,14 @@ class Optimizer:
 
     def _new_state(self, name: str) -> None:
         table = self._table
-        self._arrays[name] = aligned(np.zeros, len(table), table.shape[1], _check.real_dtype(table.dtype))
+        self._keep(name, aligned(np.zeros, len(table), table.shape[1], _check.real_dtype(table.dtype)))
 
     def _new_row_state(self, name: str, dtype: Any) -> None:
-        self._arrays[name] = np.zeros(len(self._table), dtype)
+        self._keep(name, np.zeros(len(self._table), dtype))
+
+    def _keep(self, name: str, array: NDArray[Any]) -> None:
+        self._arrays[name] = array
+        self._updated = (*self._arrays.values(), self._table)
 
     def state_dict(self) -> dict[str, Any]:
         """What load_state_dict takes: steps, hyperparameters and the state's own arrays (not copies), by name."""

@@ -122,8 +122,10 @@ def take(
     scalars: tuple[Any, ...],
 ) -> None:
     """Check the arrays of an optimizer step and take it; `values` as in _check.lookups."""
-    plain = mode == "sum" and padding_idx is None and isinstance(options, StepOptions) and options.plain
-    if plain and type(draw) is int and draw >= 0 and _check.plain_step(op, values, options.arguments, scalars):
+    plain = _backend.plain.get(op)
+    usual = mode == "sum" and padding_idx is None and isinstance(options, StepOptions) and options.plain
+    usual = usual and type(draw) is int and draw >= 0
+    if plain and usual and plain.step(values, options.arguments, scalars, _threads.count):
         return
     run(op, _check.lookups(op, values, mode, padding_idx), options, draw, scalars)
 
@@ -317,6 +319,9 @@ def _corrections(beta1: float, beta2: float, epsilon_hat: bool, dtype: Any) -> F
     return factors
 
 
+_FOREVER = 2**64  # steps: powers of betas are 0 by then, or 1
+
+
 def adam_scalars(
     lr: float, step: int, betas: tuple[float, float], eps: float, epsilon_hat: bool, by_row: Any
 ) -> tuple[Any, ...]:
@@ -327,7 +332,7 @@ def adam_scalars(
     beta1, beta2 = betas
     if by_row is not None:
         return lr, beta1, beta2, lr, eps, _corrections(beta1, beta2, epsilon_hat, _check.real_dtype(by_row))
-    t = float(min(step, 2**64))  # an int may be too large for a float
+    t = step if step < _FOREVER else _FOREVER  # an int may be too large for a float
     root = math.sqrt(1 - beta2**t)
     return lr, beta1, beta2, lr * root / (1 - beta1**t), eps if epsilon_hat else eps * root, None
 
