@@ -31,7 +31,8 @@ Calls = dict[str, Callable[[Case], Call]]  # how each operator's call is made
 
 
 def _with_state(optimizer: hotrow.optim.Optimizer, *state: Array) -> hotrow.optim.Optimizer:
-    optimizer._arrays |= dict(zip(optimizer.state, state, strict=True))  # instead of its own
+    for name, array in zip(optimizer.state, state, strict=True):
+        optimizer._keep(name, array)  # instead of its own
     return optimizer
 
 
