@@ -76,7 +76,8 @@ auto with_floats(const py::array& table, const py::array& indices, Body&& body) 
 
 template <class T>
 const T* vector(const py::array& a) {
-    if (a.ndim() != 1 || a.itemsize() != int64_t(sizeof(T)) || (a.size() > 1 && a.strides(0) != a.itemsize()))
+    constexpr int64_t size = sizeof(T);
+    if (a.ndim() != 1 || a.itemsize() != size || (a.size() > 1 && a.strides(0) != size))
         unexpected("a contiguous vector");
     return static_cast<const T*>(a.data());
 }
@@ -90,11 +91,12 @@ T* writable_vector(py::array& a) {
 // NumPy gives strides no meaning where there is nothing to step over: they are looked at only beyond one row or column.
 template <class T>
 Mat<const T> matrix(const py::array& a) {
-    if (a.ndim() != 2 || a.itemsize() != int64_t(sizeof(T))) unexpected("a matrix");
+    constexpr int64_t size = sizeof(T);
+    if (a.ndim() != 2 || a.itemsize() != size) unexpected("a matrix");
     const int64_t rows = a.shape(0), cols = a.shape(1);
-    if (a.size() > 0 && ((cols > 1 && a.strides(1) != a.itemsize()) || (rows > 1 && a.strides(0) % a.itemsize() != 0)))
+    if (a.size() > 0 && ((cols > 1 && a.strides(1) != size) || (rows > 1 && a.strides(0) % size != 0)))
         unexpected("a matrix with contiguous rows");
-    return {static_cast<const T*>(a.data()), rows, cols, rows > 1 ? a.strides(0) / a.itemsize() : cols};
+    return {static_cast<const T*>(a.data()), rows, cols, rows > 1 ? a.strides(0) / size : cols};
 }
 
 template <class T>

@@ -1,7 +1,9 @@
 // The checks of hotrow._check on arguments that are just as backends take them, in one call. Whatever else an argument
 // is, wrong or merely unusual, is left to hotrow._check: it makes what can be made of it, or says what is wrong.
 #pragma once
+#include <array>
 #include <atomic>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -98,6 +100,7 @@ public:
             for (const std::string& axis : shape) a.shape.push_back(letter(axis));
             arguments_.push_back(a);
         }
+        if (arguments_.size() > kMost) throw std::length_error("more arguments than kMost");
         for (int i = 0; i < kLetters; ++i) names_.emplace_back(std::string(1, char('A' + i)));
         names_.emplace_back("...");
     }
@@ -123,22 +126,25 @@ public:
         if (!call_ || !values[offsets].is_none() || !values[argmax].is_none()) return false;
         if (!passes(values, true, threads, lengths, any) || !lengths['N' - 'A'] || !lengths['D' - 'A']) return false;
         const py::int_ mode{int(Mode::sum)}, padding_idx{-1}, key{0}, count{threads};
-        std::vector<PyObject*> all;
+        if (values.size() + options.size() + scalars.size() + 4 > kMost) return false;
+        std::array<PyObject*, kMost> all;  // a vector's memory takes a fiftieth of a small step
+        PyObject** end = all.data();
         const auto append = [&](const py::tuple& more) {
-            for (size_t k = 0; k < more.size(); ++k) all.push_back(PyTuple_GET_ITEM(more.ptr(), py::ssize_t(k)));
+            for (size_t k = 0; k < more.size(); ++k) *end++ = PyTuple_GET_ITEM(more.ptr(), py::ssize_t(k));
         };
-        all.reserve(32);
         append(values);
-        all.insert(all.end(), {mode.ptr(), padding_idx.ptr()});
+        *end++ = mode.ptr();
+        *end++ = padding_idx.ptr();
         append(options);
-        all.push_back(key.ptr());
+        *end++ = key.ptr();
         append(scalars);
-        all.push_back(count.ptr());
+        *end++ = count.ptr();
         call_(all.data());
         return true;
     }
 
 private:
+    static constexpr size_t kMost = 40;  // arguments of an operator
     static constexpr int kLetters = 26, kAnyShape = 26, kAndOne = 32;  // kAndOne + letter: one more than it, "B+1"
     struct Argument {
         char kind;        // 'F', 'I' or 0 for a dtype of its own
@@ -153,7 +159,7 @@ private:
         std::fill(lengths, lengths + kLetters, -1);
         PyObject* kinds[2] = {};  // of 'F' and of 'I'
         bool quantized = false;   // whether the table is int8
-        std::vector<Span> spans(arguments_.size());
+        std::array<Span, kMost> spans{};
         for (size_t k = 0; k < arguments_.size(); ++k) {
             const Argument& argument = arguments_[k];
             const py::handle value = values[k];
@@ -174,8 +180,8 @@ private:
             }
             spans[k] = span(a);
         }
-        for (size_t i = 0; i < spans.size(); ++i)
-            for (size_t j = 0; j < spans.size() && arguments_[i].written; ++j)
+        for (size_t i = 0; i < arguments_.size(); ++i)
+            for (size_t j = 0; j < arguments_.size() && arguments_[i].written && spans[i].low; ++j)
                 if (i != j && spans[i].meets(spans[j])) return false;
         for (size_t k = 0; k < arguments_.size() && bounds; ++k) {
             const Argument& argument = arguments_[k];
