@@ -74,19 +74,19 @@ def _uncertain(member: Array, w: Array, mode: str) -> Array:
 
 
 class _Gradient:
-    """reference._gradient with the error of its sums: n terms of a row in chunks of 1024, of three factors at most.
+    """reference's table_gradient with the error of its sums: n terms of a row in chunks of 1024, three factors at most.
 
     Of clip_norm: all is scaled by one over the norm, which is as wrong as the norm of the errors and its own n sums.
     """
 
     def __init__(self, eps: float, options: StepOptions) -> None:
-        self.eps, self.exact, self.options = eps, reference._gradient, options
+        self.eps, self.exact, self.options = eps, reference.lookups.table_gradient, options
 
     def __call__(
         self, rows: int, indices: Array, grads: Array, offsets: Any, weights: Any, mode: str, padding: Any, argmax: Any
     ) -> tuple[Running, Array]:
         value, counts = self.exact(rows, indices, grads, offsets, weights, mode, padding, argmax)
-        member, w, factor = reference._bags(indices, offsets, weights, mode, padding)
+        member, w, factor = reference.lookups._bags(indices, offsets, weights, mode, padding)
         roundings = np.minimum(counts, 1024) + counts // 1024 + 3
         share = abs(w) * (roundings[indices] * self.eps * (member.T @ abs(factor)))
         share += abs(w) * (member.T @ (abs(factor) * _uncertain(member, w, mode)))
@@ -105,21 +105,21 @@ def _run(op: str, exact: Case, eps: float) -> tuple[Results, Results]:
     if op == "weights_grad":
         names = ["grads"]
     running = exact | {name: Running(exact[name], eps) for name in names}
-    bags, gradient = reference._bags, _Gradient(eps, exact.get("options", DEFAULTS))
+    bags, gradient = reference.lookups._bags, _Gradient(eps, exact.get("options", DEFAULTS))
 
     def uncertain_bags(*lookups: Any) -> tuple[Array, Array, Any]:
         member, w, factor = bags(*lookups)
         return member, w, Running(factor, eps, abs(factor) * (eps + _uncertain(member, w, lookups[3])))
 
-    patch = {"_bags": uncertain_bags} if op == "weights_grad" else {"_gradient": gradient}
-    with mock.patch.multiple(reference, **patch):
+    patch = {"_bags": uncertain_bags} if op == "weights_grad" else {"table_gradient": gradient}
+    with mock.patch.multiple(reference.lookups, **patch):
         found = results(reference, op, running)
     want = {name: x.value if isinstance(x, Running) else x for name, x in found.items()}
     return want, {name: x.error if isinstance(x, Running) else 0 for name, x in found.items()}
 
 
 class _Window:
-    """reference._window with a running error analysis: wrong[table] bounds every element's error so far.
+    """reference.skipgram._window with a running error analysis: wrong[table] bounds every element's error so far.
 
     h = pool @ in_table, of n rows each, is wrong by their errors and, unless n is 1, n + 2 roundings. x = h . o is
     wrong by the errors of h and o and (D + 2) eps |h| . |o|. A coefficient c = lr sigmoid(+-x), whose slope is at most
@@ -159,8 +159,8 @@ class _Window:
 
 
 def _windows(op: str, exact: Case, eps: float) -> tuple[Results, Results]:
-    window = _Window(exact, eps, reference._window)
-    with mock.patch.object(reference, "_window", window):
+    window = _Window(exact, eps, reference.skipgram._window)
+    with mock.patch.object(reference.skipgram, "_window", window):
         want = results(reference, op, exact)
     loss = window.wrong_loss / max(window.terms, 1)
     return want, {"in_table": window.wrong_in, "out_table": window.wrong_out, "result": loss}
@@ -199,7 +199,7 @@ def expected(op: str, case: Case, dtype: Any) -> tuple[Results, Results]:
         loose = np.asarray(bound[name]) > 2**18 * eps * largest  # single ones: quotients of numbers around 0
         assert loose.sum() <= 0.01 * loose.size, f"the bound of {name} is too loose to tell"
     if op.endswith("_epoch"):  # the loss of each block is rounded to 2^-20
-        bound["result"] += -(-case["tokens"].size // reference.TOKENS_PER_BLOCK) * 2.0**-21
+        bound["result"] += -(-case["tokens"].size // reference.skipgram.TOKENS_PER_BLOCK) * 2.0**-21
     return want, bound
 
 

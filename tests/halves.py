@@ -20,6 +20,7 @@ from cases import SAMPLES, Array, Case, relaid
 from hotrow import ops, reference
 from hotrow._ops import INDICES, OPS
 from hotrow.optim import StepOptions
+from hotrow.reference.skipgram import mix
 from hotrow.steps import DEFAULTS
 from running import Running
 
@@ -47,13 +48,13 @@ def spacing(x: Array, half: Any) -> Array:
 
 
 def key_of(seed: int, draw: int) -> int:
-    return int(reference._mix(np.array([(seed + draw * GOLDEN) % 2**64], np.uint64))[0])
+    return int(mix(np.array([(seed + draw * GOLDEN) % 2**64], np.uint64))[0])
 
 
 def draws(key: int, shape: tuple[int, int], half: Any) -> Array:
     """Numbers in [0, 1) of a key, rows and columns."""
     rows = np.arange(shape[0], dtype=np.uint64) * np.uint64(GOLDEN) + np.array([key], np.uint64)
-    z = np.arange(shape[1], dtype=np.uint32) * np.uint32(0x9E3779B9) + reference._mix(rows).astype(np.uint32)[:, None]
+    z = np.arange(shape[1], dtype=np.uint32) * np.uint32(0x9E3779B9) + mix(rows).astype(np.uint32)[:, None]
     z = (z ^ z >> 16) * np.uint32(0x7FEB352D)
     z = (z ^ z >> 15) * np.uint32(0x846CA68B)
     bits = 24 if half.name == "float16" else 16
@@ -137,7 +138,7 @@ def samples(op: str, half: Any, width: int) -> Iterator[Case]:
 @lru_cache
 def expected(op: str, half: Any, width: int) -> list[tuple[bounds.Results, bounds.Results]]:
     """The reference on the widened table; where it is stored it is rounded, before max_norm and after it."""
-    end_step, found = reference._end_step, []
+    end_step, found = reference.steps._end_step, []
 
     def end(unit: float, table: Running, rows: Array, options: StepOptions) -> None:
         if options.max_norm is not None:
@@ -147,7 +148,7 @@ def expected(op: str, half: Any, width: int) -> list[tuple[bounds.Results, bound
 
     for case in samples(op, half, width):
         unit = 1.0 if case.get("options", DEFAULTS).stochastic_rounding else 0.5
-        with mock.patch.object(reference, "_end_step", partial(end, unit)):
+        with mock.patch.object(reference.steps, "_end_step", partial(end, unit)):
             want, bound = bounds.expected(op, {k: v for k, v in widened(case).items() if k != "draw"}, np.float32)
         if rounds(op, case, half):
             bound["result"] = bound["result"] + 0.5 * spacing(

@@ -100,7 +100,8 @@ def test_reference_cbow_descends_its_loss(cbow_mean: bool) -> None:
     after = {name: table.copy() for name, table in before.items()}
     matrices = reference.cbow_matrices(one_hot, cbow_mean)
     positive = np.arange(4) == 0
-    assert reference._window(*after.values(), *matrices, outputs, positive, lr) == pytest.approx(loss(), rel=1e-14)
+    found = reference.skipgram._window(*after.values(), *matrices, outputs, positive, lr)
+    assert found == pytest.approx(loss(), rel=1e-14)
     for name, factor in (("in_table", 4 if cbow_mean else 1 / 4), ("out_table", 1)):
         moved = (before[name] - after[name]) / lr
         np.testing.assert_allclose(moved, factor * _by_differences(loss, before[name], 1e-4), atol=1e-6)
@@ -184,7 +185,7 @@ def test_negatives_of_a_block_come_from_its_pool(op: str, words: int, backend: M
     run(hotrow, op, {"in_table": in_table, "out_table": out_table, "tokens": tokens, "offsets": offsets,
                      "sampling": sampling, "negative": negative})  # fmt: skip
     drawn = np.setdiff1d(np.flatnonzero((out_table != before).any(axis=1)), tokens)
-    pool = reference._words_drawn(sampling, 1, 4, 2 * words * negative)
+    pool = reference.skipgram._words_drawn(sampling, 1, 4, 2 * words * negative)
     assert words * negative < drawn.size < 2 * words * negative
     assert set(drawn) <= set(pool)
 

@@ -1,6 +1,6 @@
 // Counter-based random draws: a pure function of (seed, stream, index), so that neither threads nor ISA change them.
 // The output function is SplitMix64's (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-// Kernels include this file too: integers only, always inlined. Python twins: reference.py and _numba/random.py.
+// Kernels include this file too: integers only, always inlined. Python twins: reference/skipgram.py and _numba/random.py.
 #pragma once
 #include <cstdint>
 

@@ -98,5 +98,4 @@ def show_config(as_json: bool = False) -> None:
         ("threads", f"{c['threads']} ({c['threads_from']})"),
         *(("environment", f"{k}={v}") for k, v in c["environment"].items()),
     ]
-    for name, value in lines:
-        sys.stdout.write(f"{name:<17} {value}\n")
+    sys.stdout.write("".join(f"{name:<17} {value}\n" for name, value in lines))  # whole, for a reader who leaves early
