@@ -131,6 +131,9 @@ def _of_dtype(op: str, arg: Arg, first: dict[str, str]) -> Iterator[Bad]:
             continue
         text = f"{arg.name} must be {names}, not {name}"
         yield Bad(f"{arg.name}-{name}", _spoilt(op, arg.name, lambda a, d=dtype: a.astype(d)), TypeError, text)
+    if arg.name == "indices":
+        empty = _spoilt(op, arg.name, lambda a: Copies(a[:0].astype(complex)))
+        yield Bad("indices-empty-complex", empty, TypeError, f"indices must be {names}, not complex128")
     native = _get(good(op), arg.name).dtype
     swapped = native.newbyteorder()
     text = re.escape(f"{arg.name} must be {names}, not {swapped.str} (not the byte order of this machine)")

@@ -241,8 +241,8 @@ def _comparable(op: str, case: Case) -> Case | None:
             return None
     if not taken.pop("include_last_offset", True):
         taken["offsets"] = np.append(taken["offsets"], taken["indices"].size)
-    taken.pop("progress", None)
-    taken.pop("draw", None)
+    for name in ("progress", "draw", "dtype"):
+        taken.pop(name, None)
     if op in WINDOWS:  # whose steps build on each other
         if max(taken.get("lr", 0), taken.get("lr_end") or 0) > 0.2:
             return None
@@ -283,6 +283,8 @@ def _check_result(op: str, before: Case, found: bounds.Results) -> bool:
             raise
     if tables[0] in HALVES and "table" in want:  # rounded before max_norm and after it
         bound["table"] = bound["table"] + 2 * spacing(abs(want["table"]) + bound["table"], tables[0])
+    if "result" in want and (rounded := np.asarray(found["result"]).dtype) in HALVES:
+        bound["result"] = bound["result"] + spacing(abs(want["result"]) + bound["result"], rounded)
     if not all(np.isfinite(bound[name]).all() and np.all(abs(np.nan_to_num(want[name])) < 6e4) for name in want):
         return False  # a quotient by next to nothing
     bound = {name: bound[name] + 1e-37 for name in want}  # they know nothing of subnormal numbers

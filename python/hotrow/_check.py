@@ -267,7 +267,8 @@ def _as_array(spec: _Spec, value: Any) -> Array:
             )
     except (RuntimeError, ValueError) as error:  # torch: a tensor that requires gradients; NumPy: a ragged list
         raise TypeError(f"{spec.name} cannot be read as an array: {error}") from error
-    return a if a.size or not copied else a.astype(spec.dtypes[-1])  # an empty list has no dtype
+    without_dtype = copied and a.size == 0 and a.dtype == np.float64  # an empty list
+    return a.astype(spec.dtypes[-1]) if without_dtype else a
 
 
 def _check_shape(spec: _Spec, shape: tuple[int, ...], dims: Dims) -> None:
