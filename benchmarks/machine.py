@@ -110,6 +110,32 @@ def _copies(target: Array, source: Array, threads: int) -> list[Any]:
     return list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
 
 
+# Twelve in a row for each load and store, of numbers that do not wait for each other.
+@numba.njit(nogil=True, fastmath={"contract"})
+def _multiply_add(repeats, values, a, b):
+    for _ in range(repeats):
+        for i in range(values.size):
+            v = values[i]
+            v = ((v * a + b) * a + b) * a + b
+            v = ((v * a + b) * a + b) * a + b
+            v = ((v * a + b) * a + b) * a + b
+            v = ((v * a + b) * a + b) * a + b
+            values[i] = v
+
+
+def multiply_add_rate(threads: int, rounds: int) -> float:
+    """Multiply-adds of float32 a second, on registers."""
+    size, repeats = 2048, 20_000
+    pieces = [(np.ones(size, np.float32), np.float32(0.5), np.float32(0.25)) for _ in range(threads)]
+
+    def run(pool: ThreadPoolExecutor) -> None:
+        list(pool.map(lambda piece: _multiply_add(repeats, *piece), pieces))
+
+    with ThreadPoolExecutor(threads) as pool:
+        time = take_turns({"": Peer(partial(run, pool))}, rounds)[""].median
+    return threads * repeats * size * 12 / time
+
+
 def copy_rate(threads: int, rounds: int) -> float:
     """Bytes per second of copying arrays much larger than the caches."""
     source, target = np.ones(_LARGE, np.float32), np.zeros(_LARGE, np.float32)

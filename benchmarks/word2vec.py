@@ -24,6 +24,7 @@ import numpy as np
 
 import hotrow
 from benchmarks.cases import DATA
+from benchmarks.machine import multiply_add_rate
 from hotrow import text
 
 MIN_COUNT = 5
@@ -200,6 +201,32 @@ CASES = {
 }
 
 
+def multiply_adds(source: Text, options: Options) -> float:
+    """Those that a word of the text takes: dot products and the gradients of both sides, over all windows.
+
+    Counted where the first million words are trained with one column.
+    """
+    corpus, counted = source.encoded, []
+    tokens = corpus.tokens[:1_000_000]
+    offsets = np.unique(np.minimum(corpus.offsets, tokens.size))
+    sampling = hotrow.Sampling.from_counts(corpus.counts, sample=options["sample"])
+    tables = np.zeros((2, len(corpus.words), 1), np.float32)
+    for epoch in (hotrow.skipgram_epoch, hotrow.cbow_epoch):
+        terms: list[int] = []
+        epoch(
+            *tables, tokens, offsets, sampling, window=options["window"], negative=1, lr=0.0,
+            progress=lambda _tokens, _loss, count, terms=terms: terms.append(count),
+        )  # fmt: skip
+        counted.append(sum(terms) / tokens.size)
+    contexts, centers = counted
+    outputs = 1 + options["negative"]
+    if options["hs"]:
+        lengths = np.diff(hotrow.HuffmanTree.from_counts(corpus.counts).path_offsets)
+        outputs = np.average(lengths, weights=corpus.counts * sampling.keep.astype(float))
+    terms_of_a_column = 3 * contexts * outputs if options["sg"] else 2 * contexts + 3 * centers * outputs
+    return float(terms_of_a_column * options["vector_size"])
+
+
 def scores(vectors: hotrow.WordVectors) -> dict[str, float]:
     from gensim.test.utils import datapath
 
@@ -213,14 +240,20 @@ def scores(vectors: hotrow.WordVectors) -> dict[str, float]:
 def run(
     name: str, source: Text, epochs: int, threads: int, rounds: int, wanted: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Train with seeds 1 to `rounds`, the trainers in turn. Print medians of speed and means of scores; return all."""
+    """Train with seeds 1 to `rounds`, the trainers in turn. Print medians of speed and means of scores; return all.
+
+    The limit is the rate of multiply-adds that the machine has on so many threads, over those of a word.
+    """
     case = CASES[name]
     epochs = case.epochs or epochs
     options = SHARED | case.options | {"epochs": epochs}
     words = source.encoded.tokens.size
     shown = ", ".join(f"{key} {value:g}" for key, value in options.items())
     print(f"\n{name}: {source.name}, {words:,} of {len(source.encoded.words):,} words that occur {MIN_COUNT} times")
-    print(f"{shown}; {threads} threads, seeds 1 to {rounds}", flush=True)
+    limit = multiply_add_rate(threads, 5) / multiply_adds(source, options)
+    print(
+        f"{shown}; {threads} threads, seeds 1 to {rounds}; multiply-adds allow {limit / 1e6:.1f} M words/s", flush=True
+    )
     missing = {t for t, package in (("fastText", "fasttext"), ("hotrow Numba", "numba")) if not find_spec(package)}
     trainers = {t: train for t, train in case.trainers.items() if t in (wanted or case.trainers) and t not in missing}
     seconds: dict[str, list[float]] = {trainer: [] for trainer in trainers}
@@ -233,16 +266,20 @@ def run(
     medians = {trainer: statistics.median(taken) for trainer, taken in seconds.items()}
     fastest = min(median for trainer, median in medians.items() if trainer.startswith("gensim"))
     tests = list(marks["gensim"][0])
-    print(f"{'':24}{'seconds':>9}{'M words/s':>11}{'x gensim':>10}" + "".join(f"{test:>17}" for test in tests))
+    print(
+        f"{'':24}{'seconds':>9}{'M words/s':>11}{'of limit':>10}{'x gensim':>10}"
+        + "".join(f"{test:>17}" for test in tests)
+    )
     for trainer, median in medians.items():
         cells = []
         for test in tests:
             values = [mark[test] for mark in marks[trainer]]
             spread = f" +- {statistics.stdev(values):.1f}" if rounds > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")
-        speed = f"{median:9.2f}{epochs * words / median / 1e6:11.2f}{fastest / median:10.1f}"
+        rate = epochs * words / median
+        speed = f"{median:9.2f}{rate / 1e6:11.2f}{rate / limit:10.0%}{fastest / median:10.1f}"
         print(f"{trainer:24}{speed}" + "".join(f"{cell:>17}" for cell in cells), flush=True)
-    measured = {"seconds": seconds, "medians": medians, "scores": marks}
+    measured = {"seconds": seconds, "medians": medians, "scores": marks, "limit": limit}
     return {"case": name, "text": source.name, "words": words, "options": options, "threads": threads} | measured
 
 
