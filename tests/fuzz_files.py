@@ -1,7 +1,8 @@
 """Damaged files for every reader, from the seeds in tests/seeds: python tests/fuzz_files.py --seconds 600 [KIND ...]
 
 A file is read, and then written and read again to the same, or refused by a ValueError that names it. With
---atheris KIND, and what libFuzzer takes after it, Google's atheris looks for inputs by coverage: pip install atheris.
+--atheris KIND, and what libFuzzer takes after it, Google's atheris looks for inputs by coverage: pip install atheris,
+beside hotrow as wheels install it (it does not see what an editable installation loads).
 """
 
 from __future__ import annotations
