@@ -202,11 +202,9 @@ def test_blocks_without_a_word_left_change_nothing(op: str, backend: ModuleType,
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-@pytest.mark.parametrize("op", [op for op in EPOCHS if op != "cbow_hs_epoch"])
+@each_epoch
 def test_threads_together_do_what_one_does(op: str, backend: ModuleType, threads: int) -> None:
-    """To first order in lr, but for updates that threads lose to each other: in cbow_hs_epoch up to half of those of
-    shared nodes, as a block of rows this short takes little longer than their exchange.
-    """
+    """To first order in lr, but for updates that threads lose to each other."""
     moved = {}
     for t in (1, threads):
         case = epoch(tokens=20_000, rows=2000, float_t=np.float64)
@@ -217,6 +215,23 @@ def test_threads_together_do_what_one_does(op: str, backend: ModuleType, threads
         moved[t] = {name: case[name] - before[name] for name in before}
     for name, alone in moved[1].items():
         assert np.linalg.norm(moved[threads][name] - alone) < 0.4 * np.linalg.norm(alone)
+
+
+@pytest.mark.parametrize("width", [8, 20, 100])
+@pytest.mark.parametrize("op", ["skipgram_hs_epoch", "cbow_hs_epoch"])
+def test_nodes_at_the_top_of_the_tree_lose_nothing(op: str, width: int, backend: ModuleType) -> None:
+    """All nodes of a tree this small are shared: to first order in lr, they get what one thread gives them."""
+    if "numba" in backend.__name__:
+        pytest.skip("its threads have no copies of nodes")
+    found = {}
+    for threads in (1, 2, 3):
+        case = epoch(tokens=60_000, rows=120, width=width, float_t=np.float64)
+        case["out_table"][:] = 0
+        with num_threads(threads):
+            run(hotrow, op, case, lr=1e-9, lr_end=1e-9)
+        found[threads] = case["out_table"]
+    for nodes in found.values():
+        np.testing.assert_allclose(nodes, found[1], rtol=0, atol=1e-5 * abs(found[1]).max())
 
 
 def test_learning_rate_falls_linearly(backend: ModuleType) -> None:

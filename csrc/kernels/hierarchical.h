@@ -12,11 +12,13 @@ constexpr int kPathsAhead = 8;         // centres before the rows of a path are 
 constexpr int64_t kPairsApart = 1024;  // trained on before a thread hands over what it did to the shared nodes
 
 // Where several threads train, each has copies of the nodes at the top of the tree. Every kPairsApart pairs of an input
-// and a path, the table gets what the copies have gained and the copies get the table.
+// and a path, the table gets what the copies have gained and the copies get the table. Two threads that did so with one node
+// at the same time would lose a gain: each node has a lock.
 template <class F>
 struct SharedNodes {
-    HOTROW_INLINE SharedNodes(Mat<F> out_table, int threads, Scratch& scratch)
+    HOTROW_INLINE SharedNodes(Mat<F> out_table, int threads, bool* node_locks, Scratch& scratch)
         : table(out_table),
+          locks(node_locks),
           rows(threads > 1 ? out_table.rows < kSharedNodes ? out_table.rows : kSharedNodes : 0),
           first(out_table.rows - rows),
           copies(rows, table.cols, scratch) {
@@ -24,7 +26,13 @@ struct SharedNodes {
     }
     HOTROW_INLINE void exchange() {
         pairs = 0;
-        for (int64_t r = 0; r < rows; ++r) copies.exchange(r, table.row(first + r));
+        for (int64_t r = 0; r < rows; ++r) {
+            bool* const lock = locks + r * kLockBytes;
+            while (__atomic_test_and_set(lock, __ATOMIC_ACQUIRE)) {
+            }
+            copies.exchange(r, table.row(first + r));
+            __atomic_clear(lock, __ATOMIC_RELEASE);
+        }
     }
     HOTROW_INLINE bool holds(int64_t node) const { return node >= first; }
     HOTROW_INLINE F* row(int64_t node) const { return holds(node) ? copies.mine.row(node - first) : table.row(node); }
@@ -35,6 +43,7 @@ struct SharedNodes {
 
 private:
     Mat<F> table;
+    bool* locks;
     int64_t rows, first;
     Copies<F> copies;
     int64_t pairs = 0;
@@ -48,7 +57,7 @@ HOTROW_INLINE void for_paths(const Epoch<I>& job, const Paths& paths, Range rang
                              Mat<F> out_table, F** outputs, const Fetch& fetch, const Train& train) {
     const KeptWords<I> kept(job, range, scratch);
     const Windows<I> windows(job, kept, scratch);
-    SharedNodes<F> nodes(out_table, job.threads, scratch);
+    SharedNodes<F> nodes(out_table, job.threads, paths.locks, scratch);
     const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
         if (t + kPathsAhead < kept.centers_end)
             __builtin_prefetch(paths.points + paths.offsets[kept.word[t + kPathsAhead]]);
