@@ -12,8 +12,8 @@ constexpr int kPathsAhead = 8;         // centres before the rows of a path are 
 constexpr int64_t kPairsApart = 1024;  // trained on before a thread hands over what it did to the shared nodes
 
 // Where several threads train, each has copies of the nodes at the top of the tree. Every kPairsApart pairs of an input
-// and a path, the table gets what the copies have gained and the copies get the table. Two threads that did so with one node
-// at the same time would lose a gain: each node has a lock.
+// and a path, the table gets what the copies have gained and the copies get the table. Of two threads that did so with
+// one node at the same time, one would lose its gain: each node has a lock.
 template <class F>
 struct SharedNodes {
     HOTROW_INLINE SharedNodes(Mat<F> out_table, int threads, bool* node_locks, Scratch& scratch)
