@@ -14,12 +14,18 @@ nox.options.default_venv_backend = "venv"
 
 BUILD = ("cmake", "ninja", "pybind11>=3", "scikit-build-core>=1.1", "numpy")
 NATIVE = {"HOTROW_BACKEND": "native"}  # what Numba compiles is the same in every build
+NO_COMPILER = {"CXX": "/nonexistent", "CC": "/nonexistent"}
 SOURCES = [str(path) for path in (*Path("csrc").glob("*/*.cpp"), *Path("tests/native").glob("*.cpp"))]
 
-# ASan's build keeps no memory for the next call, and ASan itself holds back what is freed.
-KEPT_MEMORY = (
-    "memory_of_a_large_result_is_used_again_once_nothing_refers_to_it",
-    "kept_memory_is_given_up_where_there_is_no_other",
+# Tests that cannot pass under ASan.
+NOT_UNDER_ASAN = (
+    # hotrow keeps no memory for the next call in this build, and ASan itself holds back what is freed.
+    "test_limits.py::test_memory_of_a_large_result_is_used_again_once_nothing_refers_to_it",
+    "test_limits.py::test_kept_memory_is_given_up_where_there_is_no_other",
+    # Its program brings Clang's ASan, which does not start beside the one that is loaded first.
+    "test_fuzz.py::test_texts",
+    # GCC 12's ASan does not unlock its allocator in a child: forked while a thread ends, the child hangs.
+    "test_fuzz.py::test_soak",
 )
 
 
@@ -83,10 +89,11 @@ def asan(session: nox.Session) -> None:
     options = {
         "LD_PRELOAD": " ".join(preload),  # Python itself is not instrumented
         "PYTHONMALLOC": "malloc",  # every object a block of its own
-        "ASAN_OPTIONS": "detect_leaks=0",  # Python leaves what it has to the system when it ends
+        # Python leaves what it has to the system when it ends; a test reads a mapped file that was cut.
+        "ASAN_OPTIONS": "detect_leaks=0:handle_sigbus=0",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     }
-    left_out = [f"--deselect=tests/test_limits.py::test_{name}" for name in KEPT_MEMORY]
+    left_out = [f"--deselect=tests/{name}" for name in NOT_UNDER_ASAN]
     test(session, *left_out, **NATIVE, **options)
 
 
@@ -119,6 +126,7 @@ def lint(session: nox.Session) -> None:
     """ruff, mypy, clang-tidy and cppcheck."""
     need(session, "clang-tidy", "clang++", "cppcheck")
     session.install("ruff>=0.12", "mypy>=1.16", "numpy", "tqdm")
+    session.install("torch>=2.4", "ml_dtypes>=0.4")  # their types are derived from, and mypy is strict
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -130,7 +138,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def numba(session: nox.Session) -> None:
     """Without a compiler: Numba alone."""
-    session.install(".[test]", env={"CXX": "/nonexistent", "CC": "/nonexistent"})
+    session.install(".[test]", env=NO_COMPILER)
     session.run("python", "-c", "import importlib.util as u; assert u.find_spec('hotrow._native') is None")
     test(session, HOTROW_BACKEND="numba")
 
@@ -152,6 +160,6 @@ def isa(session: nox.Session, isa: str) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Plants faults one at a time and shows which test catches each."""
-    session.install(*BUILD, ".[test]")
+    """Plants faults one at a time and shows which test catches each. Words after -- are of their names."""
+    session.install(*BUILD, ".[test]", env=NO_COMPILER)  # it compiles a copy of its own
     session.run("python", "tests/mutants.py", *session.posargs)

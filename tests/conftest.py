@@ -47,6 +47,9 @@ def _found() -> list[Backend]:
 
 
 BACKENDS = _found()
+if not BACKENDS:
+    raise pytest.UsageError("HOTROW_BACKEND and HOTROW_ISA leave no kernels to test")
+several = pytest.mark.skipif(len(BACKENDS) < 2, reason="one backend, and none to compare it with")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; processes started here inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if not any(backend.isa for backend in BACKENDS):

@@ -6,12 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import fuzz_calls
 import fuzz_files
+from bad_inputs import good
 from conftest import BACKENDS, Backend, run_python, using
+from hotrow import ops
 
 SOURCE = Path(__file__).parents[1]
 FLAGS = ("-std=c++17", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
@@ -27,6 +31,20 @@ def test_random_calls(name: str) -> None:
     assert ended.total() == calls
     for what in ("TypeError", "ValueError", "IndexError", "compared"):
         assert ended[what] > calls / 100, ended
+
+
+@each_name
+@pytest.mark.parametrize("dtype", [None, np.float32, np.float16])
+def test_bags_of_random_calls_are_compared(name: str, dtype: Any) -> None:
+    """Whatever dtype they were asked for in: the definition knows none. Rounded to 16 bits, they are 2^-11 off."""
+    case = good("embedding_bag") | {"out": None, "argmax": None, "weights": None, "mode": "sum", "dtype": dtype}
+    if dtype is np.float16:
+        case["table"] = case["table"].astype(dtype)
+    with using(Backend(name)):
+        found = ops.embedding_bag(**case)
+    assert fuzz_calls._check_result("embedding_bag", case, {"result": found})
+    with pytest.raises(AssertionError, match="result is off by"):
+        fuzz_calls._check_result("embedding_bag", case, {"result": found * found.dtype.type(1.01)})
 
 
 @pytest.mark.parametrize("kind", fuzz_files.KINDS)

@@ -17,7 +17,7 @@ import pytest
 import bounds
 from bad_inputs import elements, good, good_int8
 from cases import Case
-from conftest import BACKENDS, using
+from conftest import BACKENDS, several, using
 from halves import (
     HALVES,
     STEPS,
@@ -105,6 +105,7 @@ def bits(op: str, case: Case) -> dict[str, bytes]:
     return {name: np.asarray(a).tobytes() for name, a in bounds.results(ops, op, case).items()}
 
 
+@several
 @grid(*(op for op in TABLE_OPS if op != "weights_grad"))  # dot products add lane by lane
 def test_same_bits_on_every_backend(backend: ModuleType, op: str, half: Any, width: int) -> None:
     found = [bits(op, case) for case in samples(op, half, width)]

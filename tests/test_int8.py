@@ -19,7 +19,7 @@ import bounds
 import hotrow
 from bad_inputs import good, good_int8
 from cases import LAYOUTS, SAMPLES, UNREAD, Array, Case, read_only, relaid, wider
-from conftest import BACKENDS, using
+from conftest import BACKENDS, several, using
 from halves import HALVES
 from hotrow import num_threads, ops, optim
 from hotrow._ops import FLOATS, INDICES, OPS
@@ -156,6 +156,7 @@ def test_shapes_without_elements(backend: ModuleType) -> None:
 # --- the same bits, and nothing else written --------------------------------------------------------------------------
 
 
+@several
 @pytest.mark.parametrize("width", [1, 19, 100, 301])
 @each_scaled
 def test_same_bits_on_every_backend(op: str, width: int) -> None:

@@ -45,7 +45,7 @@ def test_public_names_exist() -> None:
     ],
 )
 def test_a_bad_variable_is_an_error(variable: str, value: str, message: str) -> None:
-    done = run_python(LOOK_UP, ok=False, **{variable: value})
+    done = run_python(LOOK_UP, ok=False, **{"HOTROW_BACKEND": "", variable: value})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(message)
 
@@ -55,6 +55,13 @@ def test_variables_choose_the_kernels(backend: object) -> None:
     name, _, isa = str(backend).partition("-")
     script = LOOK_UP + "from hotrow import _backend as b; print(b.name(), b.name() == 'native' and b.kernels().isa())"
     assert run_python(script, HOTROW_BACKEND=name, HOTROW_ISA=isa).stdout.split() == [name, isa or "False"]
+
+
+def test_tests_without_kernels_are_refused() -> None:
+    """Not all skipped: Numba's kernels are of no instruction set."""
+    tests = str(Path(__file__).parent)
+    done = run_python("import conftest", ok=False, HOTROW_BACKEND="numba", HOTROW_ISA="baseline", PYTHONPATH=tests)
+    assert done.stderr.splitlines()[-1].endswith("UsageError: HOTROW_BACKEND and HOTROW_ISA leave no kernels to test")
 
 
 @pytest.mark.parametrize(
