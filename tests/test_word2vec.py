@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -613,6 +614,16 @@ def test_an_archive_that_points_before_its_start(model: Word2Vec, tmp_path: Path
     directory = int.from_bytes(content[-6:-2], "little")  # of the archive: where it says that it starts
     path.write_bytes(content[:-6] + (directory + 1000).to_bytes(4, "little") + content[-2:])
     with pytest.raises(ValueError, match=r"m: .*cannot be read: .*Invalid argument$"):
+        Word2Vec.load(path)
+
+
+def test_an_archive_of_something_else_than_arrays(model: Word2Vec, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    model.save(tmp_path / "whole")
+    with zipfile.ZipFile(tmp_path / "whole") as whole, zipfile.ZipFile(path, "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(name, b"text" if name == "counts.npy" else whole.read(name))
+    with pytest.raises(ValueError, match="m: the model's counts cannot be read: it is no array"):
         Word2Vec.load(path)
 
 

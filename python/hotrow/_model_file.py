@@ -54,6 +54,8 @@ class Reader:
             # numpy.load would leave a file open whose archive is damaged.
             with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 a: Array = archive[name]
+                if not isinstance(a, np.ndarray):
+                    raise ValueError("it is no array")  # NumPy gives the bytes of what does not begin as one
         except Exception as error:  # zipfile, its decompressors and NumPy have many kinds for damaged bytes
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
