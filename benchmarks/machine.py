@@ -18,7 +18,7 @@ from benchmarks.timing import Peer, take_turns
 
 _LARGE = 64 << 20  # floats: no cache holds 256 MiB
 _LINE = 16  # words in a cache line
-_MOVED = 256 << 20  # bytes that a call moves at least: waking threads must not count
+_MOVED = 256 << 20  # bytes (or multiply-adds) of a call at least: waking threads must not count
 # Lines ahead; negative: to the second cache, which is best for rows from memory. In cache, prefetching costs a third.
 _AHEAD = {"": 0, " prefetched": 256, " prefetched to L2": -256}
 
@@ -125,15 +125,9 @@ def _multiply_add(repeats, values, a, b):
 
 def multiply_add_rate(threads: int, rounds: int) -> float:
     """Multiply-adds of float32 a second, on registers."""
-    size, repeats = 2048, 20_000
-    pieces = [(np.ones(size, np.float32), np.float32(0.5), np.float32(0.25)) for _ in range(threads)]
-
-    def run(pool: ThreadPoolExecutor) -> None:
-        list(pool.map(lambda piece: _multiply_add(repeats, *piece), pieces))
-
-    with ThreadPoolExecutor(threads) as pool:
-        time = take_turns({"": Peer(partial(run, pool))}, rounds)[""].median
-    return threads * repeats * size * 12 / time
+    size = 2048
+    pieces: list[Any] = [(np.ones(size, np.float32), np.float32(0.5), np.float32(0.25)) for _ in range(threads)]
+    return _measure({"": (_multiply_add, pieces, 12 * threads * size)}, threads, rounds)[""]
 
 
 def copy_rate(threads: int, rounds: int) -> float:

@@ -149,7 +149,7 @@ struct Paths {
     const int32_t* points;
     const uint8_t* codes;
     int64_t longest;
-    bool* locks;  // of the shared nodes, a cache line apart: whether a thread writes one
+    bool* locks = nullptr;  // of the shared nodes, a cache line apart: whether a thread writes one
 };
 constexpr int64_t kSharedNodes = 128;  // the last so many nodes, the root among them, stand in most paths
 constexpr int64_t kLockBytes = 64;

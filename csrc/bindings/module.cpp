@@ -263,7 +263,7 @@ py::tuple cbow_epoch(HOTROW_EPOCH_NEGATIVES, bool cbow_mean, HOTROW_EPOCH_TABLES
 }
 
 Paths paths_of(const py::array& path_offsets, const py::array& points, const py::array& codes, int64_t longest) {
-    return {vector<int64_t>(path_offsets), vector<int32_t>(points), vector<uint8_t>(codes), longest, nullptr};
+    return {vector<int64_t>(path_offsets), vector<int32_t>(points), vector<uint8_t>(codes), longest};
 }
 
 py::tuple skipgram_hs_epoch(HOTROW_EPOCH_PATHS, HOTROW_EPOCH_TABLES) {

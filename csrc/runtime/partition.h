@@ -159,16 +159,16 @@ private:
     template <class X>
     void sort(const Pooled<F, X>& pooled, int bits, bool by_lookup) {
         const int64_t n = pooled.lookups;
-        const int most = std::min(kDigitBits, detail::bit_width(uint64_t(n) | 1));  // few lookups, few counts
-        const int passes = std::max(1, (bits + most - 1) / most), digit = (bits + passes - 1) / passes;
-        Buffer<Lookup<I>> spare(passes > 1 ? n : 0);
-        Lookup<I>*to = passes % 2 ? entries_.get() : spare.get(), *from = passes % 2 ? spare.get() : entries_.get();
         const auto first = [&](Range range, auto&& body) {
             if (by_lookup) pooled.each(range, [&](X row, int64_t, int64_t j) { body(Lookup<I>{I(row), I(j)}); });
             else pooled.each(range, [&](X row, int64_t bag, int64_t) { body(Lookup<I>{I(row), I(bag)}); });
         };
         if (pooled.bags.padding_idx < 0 && ascending(first, pooled.bags.indices, n)) return;
         if (n <= kFewLookups && bits + kPlaceBits < 32) return sort_few(first, n);
+        const int most = std::min(kDigitBits, detail::bit_width(uint64_t(n) | 1));  // few lookups, few counts
+        const int passes = std::max(1, (bits + most - 1) / most), digit = (bits + passes - 1) / passes;
+        Buffer<Lookup<I>> spare(passes > 1 ? n : 0);
+        Lookup<I>*to = passes % 2 ? entries_.get() : spare.get(), *from = passes % 2 ? spare.get() : entries_.get();
         size_ = detail::radix_pass<I>(first, n, 0, digit, threads_, to);
         for (int pass = 1; pass < passes; ++pass) {
             std::swap(from, to);

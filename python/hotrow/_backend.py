@@ -7,6 +7,7 @@ import importlib
 import os
 import warnings
 from dataclasses import astuple
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -58,6 +59,11 @@ def native() -> ModuleType:
     return _native
 
 
+@cache
+def _plain() -> dict[str, Any]:
+    return {op: native().Plain(op, [astuple(arg)[1:] for arg in OPS[op]]) for op in OPS}
+
+
 def _load(name: str) -> ModuleType:
     if name == "native":
         return native()
@@ -78,7 +84,7 @@ def use_backend(name: str) -> None:
     if name not in NAMES:
         raise ValueError(f"backend must be one of {', '.join(map(repr, NAMES))}, not {name!r}")
     _kernels, _name = _load(name), name
-    plain = {op: _kernels.Plain(op, [astuple(arg)[1:] for arg in OPS[op]]) for op in OPS} if name == "native" else {}
+    plain = _plain() if name == "native" else {}
 
 
 def _choose() -> ModuleType:

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from hotrow import _backend, _check, _threads
 from hotrow.huffman import HuffmanTree
 from hotrow.sampling import Sampling
-
-Floats = NDArray[np.floating[Any]]
+from hotrow.steps import Floats
 
 
 def skipgram_step(

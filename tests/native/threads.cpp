@@ -121,7 +121,7 @@ double hogwild(const Inputs& in, int threads) {
         }
         ends[size_t(word) + 1] = int64_t(points.size());
     }
-    const Paths paths{ends.data(), points.data(), codes.data(), 8, nullptr};
+    const Paths paths{ends.data(), points.data(), codes.data(), 8};
     Epoch<I> tree = job;
     tree.negative = tree.pool = 0;
     double total = 0;
