@@ -38,12 +38,12 @@ def samples(op: str, float_t: Any, index_t: Any, width: int) -> Iterator[Case]:
 
 def widths(op: str, lanes: int) -> list[int]:
     """1, and around multiples of the lane count: every one to past a block of 8 registers, then a few up to 301."""
-    multiples = [*range(1, 10), 15, 16, 17, 24, 300 // lanes]
-    if op in WINDOWS:  # slow: tails, more than 128 columns, and several blocks of registers
-        multiples = [1, 2, 3, 128 // lanes, 300 // lanes]
+    multiples: list[float] = [*range(1, 10), 15, 16, 17, 24, 300 // lanes]
+    if op in WINDOWS:  # slow: tails in long and short registers, more than 128 columns, and several blocks of registers
+        multiples = [1, 1.5, 2, 3, 128 // lanes, 300 // lanes]
     elif op not in ("gather", "embedding_bag", "coalesce"):  # slow, and the sums of all gradients are the same code
         multiples = [1, 4, 8]
-    around = {m * lanes + e for m in multiples for e in (-1, 0, 1)}
+    around = {int(m * lanes) + e for m in multiples for e in (-1, 0, 1)}
     return sorted(d for d in around | {1, 100, 301} if 1 <= d <= 301)
 
 

@@ -21,8 +21,9 @@ struct Copies {
     HOTROW_INLINE void copy(int64_t r, const F* row) const {
         for (int64_t d = 0; d < mine.cols; ++d) mine.row(r)[d] = before.row(r)[d] = row[d];
     }
-    // row += mine - before, then mine = before = row.
-    HOTROW_INLINE void exchange(int64_t r, F* row) const {
+    // row += mine - before; if they meet again, then mine = before = row.
+    template <bool Again>
+    HOTROW_INLINE void hand_over(int64_t r, F* row) const {
         F *const own = mine.row(r), *const old = before.row(r);
         for_blocks<F, kBlock / 2>(mine.cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
             constexpr int N = decltype(width)::value;
@@ -30,6 +31,7 @@ struct Copies {
                 const pack<F> gain = load_block<N>(own + d, k, tail) - load_block<N>(old + d, k, tail);
                 const pack<F> sum = load_block<N>(row + d, k, tail) + gain;
                 store_block<N>(row + d, k, sum, tail);
+                if (!Again) continue;
                 store_block<N>(own + d, k, sum, tail);
                 store_block<N>(old + d, k, sum, tail);
             }

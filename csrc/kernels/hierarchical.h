@@ -30,7 +30,7 @@ struct SharedNodes {
             bool* const lock = locks + r * kLockBytes;
             while (__atomic_test_and_set(lock, __ATOMIC_ACQUIRE)) {
             }
-            copies.exchange(r, table.row(first + r));
+            copies.template hand_over<true>(r, table.row(first + r));
             __atomic_clear(lock, __ATOMIC_RELEASE);
         }
     }

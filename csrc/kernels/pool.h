@@ -13,14 +13,14 @@ constexpr int64_t kRowsAhead = 4;  // before a row of the table is written
 // rows that a window writes.
 template <class F, class I>
 struct OutputRows {
-    bool copied;
     F** of_pool;  // in step with Windows::pool
 
     HOTROW_INLINE OutputRows(const Epoch<I>& job, const Windows<I>& windows, Mat<F> out_table, Scratch& scratch)
-        : copied(job.threads > 1),
-          of_pool(scratch.take<F*>(windows.pool_size + job.negative)),
+        : of_pool(scratch.take<F*>(windows.pool_size + job.negative)),
           table(out_table),
+          copied(job.threads > 1),
           copies(copied ? windows.pool_size : 0, table.cols, scratch) {
+        for (int64_t j = 0; j < windows.pool_size; ++j) prefetch_row(table.row(windows.pool[j]), table.cols);
         if (copied) copy(windows, scratch);
         else
             for (int64_t j = 0; j < windows.pool_size; ++j) of_pool[j] = table.row(windows.pool[j]);
@@ -34,7 +34,7 @@ struct OutputRows {
     HOTROW_INLINE void finish() const {
         for (int64_t r = 0; r < count; ++r) {
             if (r + kRowsAhead < count) prefetch_row<true>(table.row(words[r + kRowsAhead]), table.cols);
-            copies.exchange(r, table.row(words[r]));
+            copies.template hand_over<false>(r, table.row(words[r]));
         }
     }
 
@@ -52,7 +52,6 @@ private:
         slots = scratch.take<int32_t>(mask + 1);
         words = scratch.take<I>(n);
         for (int64_t i = 0; i <= mask; ++i) slots[i] = -1;
-        for (int64_t j = 0; j < n; ++j) prefetch_row(table.row(windows.pool[j]), table.cols);
         for (int64_t j = 0; j < n; ++j) {
             const int64_t i = find(windows.pool[j]);
             if (slots[i] < 0) {
@@ -65,6 +64,7 @@ private:
     }
 
     Mat<F> table;
+    bool copied;
     Copies<F> copies;
     int shift = 31;
     int64_t mask = 0, count = 0;

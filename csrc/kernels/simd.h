@@ -165,6 +165,7 @@ HOTROW_INLINE pack<T> load(const T* p, Tail<T> t) {
 // Masked AVX2 stores are microcoded on AMD; a few scalar stores are not.
 template <class T>
 HOTROW_INLINE void store(T* p, pack<T> a, Tail<T> t) {
+    if (t.count == lanes<T>) return store(p, a);
     for (int i = 0; i < lanes<T>; ++i)
         if (i < t.count) p[i] = a[i];
 }
@@ -188,6 +189,74 @@ HOTROW_INLINE V fma(V a, V b, V c) {
     return a * b + c;
 }
 #endif
+#endif
+
+// Registers of 16 bytes, for the columns past the last whole register: they cost what they hold. ShortTail: the first
+// `count` lanes of one. widen() fills up with zeros.
+template <class T>
+struct short_vector_of {
+    typedef T type __attribute__((vector_size(16)));
+    typedef T unaligned __attribute__((vector_size(16), aligned(sizeof(T))));  // aliases T, as type does
+};
+template <class T>
+using short_pack = typename short_vector_of<T>::type;
+template <class T>
+constexpr int short_lanes = 16 / int(sizeof(T));
+
+#if defined(__AVX2__)
+template <class T>
+struct ShortTail {
+    int count;
+};
+#if defined(__AVX512F__)
+HOTROW_INLINE __mmask8 first_lanes(int count) { return __mmask8((1u << count) - 1); }
+HOTROW_INLINE short_pack<float> load(const float* p, ShortTail<float> t) {
+    return short_pack<float>(_mm_maskz_loadu_ps(first_lanes(t.count), p));
+}
+HOTROW_INLINE short_pack<double> load(const double* p, ShortTail<double> t) {
+    return short_pack<double>(_mm_maskz_loadu_pd(first_lanes(t.count), p));
+}
+HOTROW_INLINE void store(float* p, short_pack<float> a, ShortTail<float> t) {
+    _mm_mask_storeu_ps(p, first_lanes(t.count), __m128(a));
+}
+HOTROW_INLINE void store(double* p, short_pack<double> a, ShortTail<double> t) {
+    _mm_mask_storeu_pd(p, first_lanes(t.count), __m128d(a));
+}
+HOTROW_INLINE pack<float> widen(short_pack<float> a) { return pack<float>(_mm512_zextps128_ps512(__m128(a))); }
+HOTROW_INLINE pack<double> widen(short_pack<double> a) { return pack<double>(_mm512_zextpd128_pd512(__m128d(a))); }
+#else
+template <class T>
+HOTROW_INLINE short_pack<T> load(const T* p, ShortTail<T> t) {
+    if (t.count == short_lanes<T>) return *reinterpret_cast<const typename short_vector_of<T>::unaligned*>(p);
+    short_pack<T> a{};
+    for (int i = 0; i + 1 < short_lanes<T>; ++i) a[i] = t.count > i ? p[i] : T(0);
+    return a;
+}
+template <class T>
+HOTROW_INLINE void store(T* p, short_pack<T> a, ShortTail<T> t) {
+    if (t.count == short_lanes<T>) {
+        *reinterpret_cast<typename short_vector_of<T>::unaligned*>(p) = a;
+        return;
+    }
+    for (int i = 0; i + 1 < short_lanes<T>; ++i)
+        if (t.count > i) p[i] = a[i];
+}
+HOTROW_INLINE pack<float> widen(short_pack<float> a) { return pack<float>(_mm256_zextps128_ps256(__m128(a))); }
+HOTROW_INLINE pack<double> widen(short_pack<double> a) { return pack<double>(_mm256_zextpd128_pd256(__m128d(a))); }
+#endif
+HOTROW_INLINE short_pack<float> fma(short_pack<float> a, short_pack<float> b, short_pack<float> c) {
+    return short_pack<float>(_mm_fmadd_ps(__m128(a), __m128(b), __m128(c)));
+}
+HOTROW_INLINE short_pack<double> fma(short_pack<double> a, short_pack<double> b, short_pack<double> c) {
+    return short_pack<double>(_mm_fmadd_pd(__m128d(a), __m128d(b), __m128d(c)));
+}
+#else  // registers are as short
+template <class T>
+using ShortTail = Tail<T>;
+template <class V>
+HOTROW_INLINE V widen(V a) {
+    return a;
+}
 #endif
 
 // The larger lane by lane; a NaN on either side stays. VMAXPS gives its second operand where one is NaN, and two
@@ -361,6 +430,25 @@ HOTROW_INLINE void for_registers(int64_t cols, const Change& change) {
     int64_t d = 0;
     for (; d + lanes<F> <= cols; d += lanes<F>) change(d, Whole<F>{});
     if (d < cols) change(d, Tail<F>(int(cols - d)));
+}
+
+// A row in long and short registers: change(d, Whole) for each whole one and change(d, Tail) for one that lacks a quarter
+// or less, change(d, ShortTail) for the columns that are left.
+template <class F>
+HOTROW_INLINE int64_t end_of_long_registers(int64_t cols) {
+    const int64_t whole = cols / lanes<F> * lanes<F>;
+    return cols - whole > 2 * short_lanes<F> ? cols : whole;
+}
+template <class F, class Change>
+HOTROW_INLINE void for_long_registers(int64_t cols, const Change& change) {
+    int64_t d = 0;
+    for (; d + lanes<F> <= cols; d += lanes<F>) change(d, Whole<F>{});
+    if (d < end_of_long_registers<F>(cols)) change(d, Tail<F>(int(cols - d)));
+}
+template <class F, class Change>
+HOTROW_INLINE void for_short_registers(int64_t cols, const Change& change) {
+    for (int64_t d = end_of_long_registers<F>(cols); d < cols; d += short_lanes<F>)
+        change(d, ShortTail<F>{int(cols - d < short_lanes<F> ? cols - d : short_lanes<F>)});
 }
 
 // The first `count` of a register's worth of places in a bag, as integers as wide as F.

@@ -60,26 +60,35 @@ struct FirstIsPositive {
     }
 };
 
+// acc[a * kOutputs + b] += h[a] o[b] of A inputs and B outputs, at column d.
+template <int A, int B, class F, class Part, class V>
+HOTROW_INLINE void add_products(F* const* inputs, F* const* outputs, int64_t d, Part part, V* acc) {
+    V h[A];
+    for (int a = 0; a < A; ++a) h[a] = load(inputs[a] + d, part);
+    for (int b = 0; b < B; ++b) {
+        const V o = load(outputs[b] + d, part);
+        for (int a = 0; a < A; ++a) acc[a * kOutputs + b] = fma(h[a], o, acc[a * kOutputs + b]);
+    }
+}
+
 // x[a, b] = sign[b] h[a] . o[b] of A inputs and the B outputs from q on.
-// Order: lane sums over ascending columns, then reduce().
+// Order: lane sums over columns, those past the last whole register first, then reduce().
 template <int A, int B, class F, class Signs>
 HOTROW_INLINE void scores_of_tile(F* const* inputs, F* const* outputs, int64_t cols, int64_t q, const Signs& signs,
                                   F* x) {
     constexpr int L = lanes<F>, N = (A - 1) * kOutputs + B;
+    short_pack<F> rest[N];
+    for (int i = 0; i < N; ++i) rest[i] = short_pack<F>{};
+    for_short_registers<F>(cols, [&](int64_t d, auto part)
+                                     HOTROW_INLINE_LAMBDA { add_products<A, B>(inputs, outputs, d, part, rest); });
     pack<F> acc[N];
-    for (int i = 0; i < N; ++i) acc[i] = zero<F>();
-    for_registers<F>(cols, [&](int64_t d, auto part) HOTROW_INLINE_LAMBDA {
-        pack<F> h[A];
-        for (int a = 0; a < A; ++a) h[a] = load(inputs[a] + d, part);
-        for (int b = 0; b < B; ++b) {
-            const pack<F> o = load(outputs[b] + d, part);
-            for (int a = 0; a < A; ++a) acc[a * kOutputs + b] = fma(h[a], o, acc[a * kOutputs + b]);
-        }
-    });
+    for (int i = 0; i < N; ++i) acc[i] = widen(rest[i]);
+    for_long_registers<F>(cols, [&](int64_t d, auto part)
+                                    HOTROW_INLINE_LAMBDA { add_products<A, B>(inputs, outputs, d, part, acc); });
     reduce_all<N, F>(acc, [&](int first, pack<F> dots) HOTROW_INLINE_LAMBDA {
-        pack<F> rest{};
-        for (int i = 0; i < L; ++i) rest[i] = first + i < N && (first + i) % kOutputs < B ? F(0) : F(kNoScore);
-        store(x + first, fma(dots, signs.template of_tile<F>(q, first), rest));
+        pack<F> unused{};
+        for (int i = 0; i < L; ++i) unused[i] = first + i < N && (first + i) % kOutputs < B ? F(0) : F(kNoScore);
+        store(x + first, fma(dots, signs.template of_tile<F>(q, first), unused));
     });
     for (int i = (N + L - 1) / L * L; i < Window<F>::kTile; i += L) store(x + i, broadcast<F>(kNoScore));
 }
@@ -149,30 +158,24 @@ void update_group(F* const* h, F* const* from, F* const* to, int64_t m, F* const
                   const F* coefficient) {
     F* o[B];
     for (int b = 0; b < B; ++b) o[b] = outputs[b];
-    const auto columns = [&](auto load_at, auto store_at) HOTROW_INLINE_LAMBDA {
-        pack<F> before[B], after[B];
-        for (int b = 0; b < B; ++b) after[b] = before[b] = load_at(o[b]);
+    const auto columns = [&](int64_t d, auto part) HOTROW_INLINE_LAMBDA {
+        using V = decltype(load(o[0] + d, part));
+        V before[B], after[B];
+        for (int b = 0; b < B; ++b) after[b] = before[b] = load(o[b] + d, part);
         for (int64_t a = 0; a < m; ++a) {
-            const pack<F> x = load_at(h[a]);
-            pack<F> moved = Alone ? x : load_at(from[a]);
+            const V x = load(h[a] + d, part);
+            V moved = Alone ? x : load(from[a] + d, part);
             for (int b = 0; b < B; ++b) {
-                const pack<F> c = broadcast(coefficient[Window<F>::place(a) + b]);
+                const V c = coefficient[Window<F>::place(a) + b] - V{};  // broadcast
                 moved = fma(c, before[b], moved);
                 after[b] = fma(c, x, after[b]);
             }
-            store_at(to[a], moved);
+            store(to[a] + d, moved, part);
         }
-        for (int b = 0; b < B; ++b) store_at(o[b], after[b]);
+        for (int b = 0; b < B; ++b) store(o[b] + d, after[b], part);
     };
-    int64_t d = 0;
-    for (; d + lanes<F> <= cols; d += lanes<F>)
-        columns([d](const F* row) HOTROW_INLINE_LAMBDA { return load(row + d); },
-                [d](F* row, pack<F> x) HOTROW_INLINE_LAMBDA { store(row + d, x); });
-    if (d < cols) {
-        const Tail<F> tail(int(cols - d));
-        columns([d, tail](const F* row) HOTROW_INLINE_LAMBDA { return load(row + d, tail); },
-                [d, tail](F* row, pack<F> x) HOTROW_INLINE_LAMBDA { store(row + d, x, tail); });
-    }
+    for_long_registers<F>(cols, columns);
+    for_short_registers<F>(cols, columns);
 }
 
 // h[a, :] += sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :], both from the values
@@ -230,10 +233,7 @@ HOTROW_INLINE void for_windows(const Epoch<I>& job, Range range, Scratch& scratc
     const KeptWords<I> kept(job, range, scratch);
     const Windows<I> windows(job, kept, scratch);
     const OutputRows<F, I> rows(job, windows, out_table, scratch);
-    const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
-        fetch(out_table.row(kept.word[t]));
-        for (int64_t k = 0; k < job.negative && !rows.copied; ++k) fetch(rows.of_pool[windows.first_negative[t] + k]);
-    };
+    const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA { fetch(out_table.row(kept.word[t])); };
     const auto with_outputs = [&](int32_t t, F** inputs, int64_t m, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
         int64_t n = 0;
         outputs[n++] = rows.row(kept.word[t]);
