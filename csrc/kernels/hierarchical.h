@@ -90,7 +90,8 @@ struct PathSigns {
         for (int64_t q = 0; q < n; q += kOutputs) {
             F* const to = tiles + q / kOutputs * tile;
             for (int i = 0; i < tile; i += lanes<F>) store(to + i, broadcast<F>(1));
-            for (int64_t b = q; b < n && b < q + kOutputs; ++b) to[b - q] = to[b - q + kOutputs] = sign_of<F>(codes[b]);
+            for (int64_t b = q; b < n && b < q + kOutputs; ++b)
+                to[b - q] = to[b - q + Window<F>::kStride] = sign_of<F>(codes[b]);
         }
     }
     template <class>

@@ -432,22 +432,20 @@ HOTROW_INLINE void for_registers(int64_t cols, const Change& change) {
     if (d < cols) change(d, Tail<F>(int(cols - d)));
 }
 
-// A row in long and short registers: change(d, Whole) for each whole one and change(d, Tail) for one that lacks a quarter
-// or less, change(d, ShortTail) for the columns that are left.
-template <class F>
-HOTROW_INLINE int64_t end_of_long_registers(int64_t cols) {
-    const int64_t whole = cols / lanes<F> * lanes<F>;
-    return cols - whole > 2 * short_lanes<F> ? cols : whole;
-}
+// A row in long and short registers: change(d, Whole) for each whole one and change(d, Tail) for one of which more than
+// half is there, change(d, ShortTail) for the columns that are left.
 template <class F, class Change>
 HOTROW_INLINE void for_long_registers(int64_t cols, const Change& change) {
     int64_t d = 0;
     for (; d + lanes<F> <= cols; d += lanes<F>) change(d, Whole<F>{});
-    if (d < end_of_long_registers<F>(cols)) change(d, Tail<F>(int(cols - d)));
+    const int left = int(cols - d);
+    if (left > 2 * short_lanes<F>) change(d, Tail<F>(left));
 }
 template <class F, class Change>
 HOTROW_INLINE void for_short_registers(int64_t cols, const Change& change) {
-    for (int64_t d = end_of_long_registers<F>(cols); d < cols; d += short_lanes<F>)
+    int64_t d = cols / lanes<F> * lanes<F>;
+    if (cols - d > 2 * short_lanes<F>) return;
+    for (; d < cols; d += short_lanes<F>)
         change(d, ShortTail<F>{int(cols - d < short_lanes<F> ? cols - d : short_lanes<F>)});
 }
 

@@ -12,11 +12,11 @@ namespace {
 constexpr int kOutputs = 6;  // output rows held in registers at a time: one positive and the usual five negatives
 
 // The input rows (contexts) and output rows (the positive first, then negatives) of one window. Outputs form groups of
-// kOutputs; the coefficients of two inputs with a group stand in a tile of whole registers, that of input a and output
-// b at(a, b).
+// kOutputs; the coefficients of two inputs with a group stand in a tile of whole registers, kStride apart, that of input a
+// and output b at(a, b).
 template <class F>
 struct Window {
-    static constexpr int kTile = (2 * kOutputs + lanes<F> - 1) / lanes<F> * lanes<F>;
+    static constexpr int kTile = (2 * kOutputs + lanes<F> - 1) / lanes<F> * lanes<F>, kStride = kTile / 2;
     F** own;  // where inputs can stand
     F** inputs;
     F** outputs;
@@ -39,9 +39,8 @@ struct Window {
         inputs = repeats ? own : rows;
         for (int64_t a = 0; a < m && repeats; ++a) own[a] = rows[a];
     }
-    static HOTROW_INLINE int64_t place(int64_t a) { return a / 2 * kTile + a % 2 * kOutputs; }
     HOTROW_INLINE F* group(int64_t first_output) { return coefficients + first_output / kOutputs * group_stride; }
-    HOTROW_INLINE F& at(int64_t a, int64_t b) { return group(b)[place(a) + b % kOutputs]; }
+    HOTROW_INLINE F& at(int64_t a, int64_t b) { return group(b)[a * kStride + b % kOutputs]; }
 };
 
 // The score of lanes without a coefficient: it adds exactly nothing to the loss. A much lower one would make denormal
@@ -53,21 +52,23 @@ constexpr int kNoScore = -60;
 struct FirstIsPositive {
     template <class F>
     HOTROW_INLINE pack<F> of_tile(int64_t q, int first) const {
-        const F sign = q == 0 ? F(-1) : F(1);
-        pack<F> s{};
-        for (int i = 0; i < lanes<F>; ++i) s[i] = (first + i) % kOutputs == 0 ? sign : F(1);
+        pack<F> s = broadcast<F>(1);
+        if (q > 0) return s;
+        for (int i = 0; i < lanes<F>; ++i)
+            if ((first + i) % Window<F>::kStride == 0) s[i] = -1;
         return s;
     }
 };
 
-// acc[a * kOutputs + b] += h[a] o[b] of A inputs and B outputs, at column d.
+// acc[a * kStride + b] += h[a] o[b] of A inputs and B outputs, at column d.
 template <int A, int B, class F, class Part, class V>
 HOTROW_INLINE void add_products(F* const* inputs, F* const* outputs, int64_t d, Part part, V* acc) {
+    constexpr int S = Window<F>::kStride;
     V h[A];
     for (int a = 0; a < A; ++a) h[a] = load(inputs[a] + d, part);
     for (int b = 0; b < B; ++b) {
         const V o = load(outputs[b] + d, part);
-        for (int a = 0; a < A; ++a) acc[a * kOutputs + b] = fma(h[a], o, acc[a * kOutputs + b]);
+        for (int a = 0; a < A; ++a) acc[a * S + b] = fma(h[a], o, acc[a * S + b]);
     }
 }
 
@@ -76,7 +77,7 @@ HOTROW_INLINE void add_products(F* const* inputs, F* const* outputs, int64_t d, 
 template <int A, int B, class F, class Signs>
 HOTROW_INLINE void scores_of_tile(F* const* inputs, F* const* outputs, int64_t cols, int64_t q, const Signs& signs,
                                   F* x) {
-    constexpr int L = lanes<F>, N = (A - 1) * kOutputs + B;
+    constexpr int L = lanes<F>, S = Window<F>::kStride, N = (A - 1) * S + B;
     short_pack<F> rest[N];
     for (int i = 0; i < N; ++i) rest[i] = short_pack<F>{};
     for_short_registers<F>(cols, [&](int64_t d, auto part)
@@ -87,7 +88,7 @@ HOTROW_INLINE void scores_of_tile(F* const* inputs, F* const* outputs, int64_t c
                                     HOTROW_INLINE_LAMBDA { add_products<A, B>(inputs, outputs, d, part, acc); });
     reduce_all<N, F>(acc, [&](int first, pack<F> dots) HOTROW_INLINE_LAMBDA {
         pack<F> unused{};
-        for (int i = 0; i < L; ++i) unused[i] = first + i < N && (first + i) % kOutputs < B ? F(0) : F(kNoScore);
+        for (int i = 0; i < L; ++i) unused[i] = first + i < N && (first + i) % S < B ? F(0) : F(kNoScore);
         store(x + first, fma(dots, signs.template of_tile<F>(q, first), unused));
     });
     for (int i = (N + L - 1) / L * L; i < Window<F>::kTile; i += L) store(x + i, broadcast<F>(kNoScore));
@@ -105,8 +106,8 @@ HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, const Signs
             F* group[B];
             for (int b = 0; b < B; ++b) group[b] = w.outputs[q + b];
             int64_t a = 0;
-            for (; a + 2 <= w.m; a += 2) scores_of_tile<2, B>(w.inputs + a, group, cols, q, signs, x + w.place(a));
-            if (a < w.m) scores_of_tile<1, B>(w.inputs + a, group, cols, q, signs, x + w.place(a));
+            for (; a + 2 <= w.m; a += 2) scores_of_tile<2, B>(w.inputs + a, group, cols, q, signs, x + a * w.kStride);
+            if (a < w.m) scores_of_tile<1, B>(w.inputs + a, group, cols, q, signs, x + a * w.kStride);
         });
         for (int64_t i = 0; i < w.group_stride; i += w.kTile)
             for (int k = 0; k < w.kTile; k += lanes<F>)
@@ -166,7 +167,7 @@ void update_group(F* const* h, F* const* from, F* const* to, int64_t m, F* const
             const V x = load(h[a] + d, part);
             V moved = Alone ? x : load(from[a] + d, part);
             for (int b = 0; b < B; ++b) {
-                const V c = coefficient[Window<F>::place(a) + b] - V{};  // broadcast
+                const V c = coefficient[a * Window<F>::kStride + b] - V{};  // broadcast
                 moved = fma(c, before[b], moved);
                 after[b] = fma(c, x, after[b]);
             }
