@@ -80,9 +80,9 @@ template <class T>
 HOTROW_INLINE pack<T> zero() {
     return pack<T>{};
 }
-template <class T>
-HOTROW_INLINE pack<T> broadcast(T x) {
-    return x - pack<T>{};  // x - 0 is x, also for -0 and NaN
+template <class T, class V = pack<T>>
+HOTROW_INLINE V broadcast(T x) {
+    return x - V{};  // x - 0 is x, also for -0 and NaN
 }
 template <class T>
 HOTROW_INLINE pack<T> select(pack<bits<T>> mask, pack<T> yes, pack<T> no) {
@@ -191,7 +191,7 @@ HOTROW_INLINE V fma(V a, V b, V c) {
 #endif
 #endif
 
-// Registers of 16 bytes, for the columns past the last whole register: they cost what they hold. ShortTail: the first
+// Registers of 16 bytes, for a few columns past the last whole register: they cost what they hold. ShortTail: the first
 // `count` lanes of one. widen() fills up with zeros.
 template <class T>
 struct short_vector_of {
@@ -424,27 +424,27 @@ HOTROW_INLINE void store_block(T* p, int k, pack<T> a, End tail) {
     else store(p + k * lanes<T>, a, tail);
 }
 
-// change(d, tail) for each register of a row
-template <class F, class Change>
+// change(d, tail) for each register of a row; columns past the last whole one are left out if they are not more than Rest
+template <class F, int Rest = 0, class Change>
 HOTROW_INLINE void for_registers(int64_t cols, const Change& change) {
     int64_t d = 0;
     for (; d + lanes<F> <= cols; d += lanes<F>) change(d, Whole<F>{});
-    if (d < cols) change(d, Tail<F>(int(cols - d)));
+    const int left = int(cols - d);
+    if (left > Rest) change(d, Tail<F>(left));
 }
 
-// A row in long and short registers: change(d, Whole) for each whole one and change(d, Tail) for one of which more than
-// half is there, change(d, ShortTail) for the columns that are left.
+// A row in long registers, as above but for a rest of half of one or less, and change(d, ShortTail) for that rest.
+template <class T>
+constexpr int short_rest = 2 * short_lanes<T>;
+
 template <class F, class Change>
 HOTROW_INLINE void for_long_registers(int64_t cols, const Change& change) {
-    int64_t d = 0;
-    for (; d + lanes<F> <= cols; d += lanes<F>) change(d, Whole<F>{});
-    const int left = int(cols - d);
-    if (left > 2 * short_lanes<F>) change(d, Tail<F>(left));
+    for_registers<F, short_rest<F>>(cols, change);
 }
 template <class F, class Change>
 HOTROW_INLINE void for_short_registers(int64_t cols, const Change& change) {
     int64_t d = cols / lanes<F> * lanes<F>;
-    if (cols - d > 2 * short_lanes<F>) return;
+    if (cols - d > short_rest<F>) return;
     for (; d < cols; d += short_lanes<F>)
         change(d, ShortTail<F>{int(cols - d < short_lanes<F> ? cols - d : short_lanes<F>)});
 }

@@ -73,7 +73,7 @@ HOTROW_INLINE void add_products(F* const* inputs, F* const* outputs, int64_t d, 
 }
 
 // x[a, b] = sign[b] h[a] . o[b] of A inputs and the B outputs from q on.
-// Order: lane sums over columns, those past the last whole register first, then reduce().
+// Order: lane sums over columns, those in short registers first, then reduce().
 template <int A, int B, class F, class Signs>
 HOTROW_INLINE void scores_of_tile(F* const* inputs, F* const* outputs, int64_t cols, int64_t q, const Signs& signs,
                                   F* x) {
@@ -167,7 +167,7 @@ void update_group(F* const* h, F* const* from, F* const* to, int64_t m, F* const
             const V x = load(h[a] + d, part);
             V moved = Alone ? x : load(from[a] + d, part);
             for (int b = 0; b < B; ++b) {
-                const V c = coefficient[a * Window<F>::kStride + b] - V{};  // broadcast
+                const V c = broadcast<F, V>(coefficient[a * Window<F>::kStride + b]);
                 moved = fma(c, before[b], moved);
                 after[b] = fma(c, x, after[b]);
             }
