@@ -135,7 +135,7 @@ struct Epoch {
     const int32_t* alias_other;    // [V]   else alias_other[bucket]
     int64_t vocabulary;            // V
     int64_t window, negative;
-    int64_t pool;                  // words that a block draws for negatives to be shared from; 0: each context has its own
+    bool shared_negatives;         // by a group of windows; else each context has its own
     bool shrink_windows;
     double lr_begin, lr_end;       // learning rate at the first and past the last of all T tokens
     uint64_t seed;
@@ -156,13 +156,9 @@ constexpr int64_t kLockBytes = 64;
 
 constexpr int64_t kTokensPerBlock = 1024;
 
-// Negatives that windows share come from a pool that each block of kTokensPerBlock draws: so many words for each of them,
-// used some 13 times on English text, or 5. Their rows stay with a thread for so long. CBOW learns worse from few.
-constexpr int64_t kSkipgramPool = 48, kCbowPool = 128;
-HOTROW_INLINE int64_t pool_size(int64_t words, int64_t negative) {
-    const int64_t usual = words * negative < 4096 ? words * negative : 4096, least = negative < 1 ? 1 : negative;
-    return usual < least ? least : usual;
-}
+// So many windows share their negatives, one of each eighth of a block: see kernels/groups.h.
+constexpr int kGroup = 8;
+constexpr int64_t kGroupsPerBlock = kTokensPerBlock / kGroup;
 
 // Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it, negatives of
 // all pairs of a few windows, the rows of a window and its coefficients, a register of 64 bytes for each output, input
@@ -174,9 +170,11 @@ HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int
     return kept * 44 + drawn * 8 + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) + outputs * 176 + 4096;
 }
 
-// And for a pool: its words by number and by hash, two copies of their rows.
-HOTROW_INLINE int64_t pool_scratch_bytes(int64_t pool, int64_t negative, int64_t cols) {
-    return (pool + negative) * (80 + 2 * (cols + 16) * 8);
+// And for groups of windows: their negatives and all of their pairs, pooled rows and steps of CBOW.
+HOTROW_INLINE int64_t group_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
+    const int64_t pairs = kGroup * 2 * window + 16, rows = kTokensPerBlock + 2 * window;
+    return kGroupsPerBlock * (negative + 2) * 8 + pairs * (24 + (negative + 6) * 16) + (negative + rows) * 8 +
+           2 * kGroup * (cols + 16) * 8 + 4096;
 }
 
 // The same for hierarchical softmax, with the signs of a path and two copies of the shared nodes.

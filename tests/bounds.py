@@ -8,6 +8,7 @@ each other: their bounds are carried along with the reference, operation by oper
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -118,8 +119,16 @@ def _run(op: str, exact: Case, eps: float) -> tuple[Results, Results]:
     return want, {name: x.error if isinstance(x, Running) else 0 for name, x in found.items()}
 
 
-class _Window:
-    """reference.skipgram._window with a running error analysis: wrong[table] bounds every element's error so far.
+class _Inputs(Array):
+    """Inputs of a window, how far they are wrong, and of how many rows each is the sum."""
+
+    wrong: Array
+    rows: Array
+
+
+class _Windows:
+    """reference.skipgram's _inputs, _score and _update with a running error analysis: wrong_in and wrong_out bound
+    every element's error so far.
 
     h = pool @ in_table, of n rows each, is wrong by their errors and, unless n is 1, n + 2 roundings. x = h . o is
     wrong by the errors of h and o and (D + 2) eps |h| . |o|. A coefficient c = lr sigmoid(+-x), whose slope is at most
@@ -128,42 +137,53 @@ class _Window:
     are added in the dtype of the tables.
     """
 
-    def __init__(self, case: Case, eps: float, step: Callable[..., float]) -> None:
-        self.eps, self.step = eps, step
+    def __init__(self, case: Case, eps: float) -> None:
+        self.eps, self.original = eps, (reference.skipgram._score, reference.skipgram._update)
         self.wrong_in, self.wrong_out = np.zeros(case["in_table"].shape), np.zeros(case["out_table"].shape)
         self.wrong_loss, self.terms = 0.0, 0
+        self.coefficients: deque[tuple[Array, Array]] = deque()  # of windows scored, and how far they are wrong
 
-    def __call__(
-        self, in_table: Array, out_table: Array, pool: Array, spread: Array, outputs: Any, positive: Array, lr: float
-    ) -> float:
-        b = reference.one_hot(outputs, len(out_table))
-        h, o, wrong_h, wrong_o = pool @ in_table, b @ out_table, pool @ self.wrong_in, b @ self.wrong_out
-        inputs = np.rint(pool.sum(axis=1, keepdims=True) * spread.sum(axis=1, keepdims=True))
-        eps, terms = self.eps, inputs.sum() + len(o) + 6
-        wrong_h += np.where(inputs > 1, inputs + 2, 0) * eps * pool @ (abs(in_table) + self.wrong_in)
-        x = (h @ o.T) * np.where(positive, -1, 1)
+    def inputs(self, in_table: Array, window: Any) -> _Inputs:
+        h = (window.pool @ in_table).view(_Inputs)
+        h.rows = np.rint(window.pool.sum(axis=1, keepdims=True) * window.spread.sum(axis=1, keepdims=True))
+        rounded = np.where(h.rows > 1, h.rows + 2, 0) * self.eps * window.pool @ (abs(in_table) + self.wrong_in)
+        h.wrong = window.pool @ self.wrong_in + rounded
+        return h
+
+    def score(self, in_table: Array, out_table: Array, window: Any, given: _Inputs | None) -> Any:
+        inputs = self.inputs(in_table, window) if given is None else given
+        b, eps = reference.one_hot(window.outputs, len(out_table)), self.eps
+        h, o, wrong_h, wrong_o = np.asarray(inputs), b @ out_table, inputs.wrong, b @ self.wrong_out
+        x = (h @ o.T) * np.where(window.positive, -1, 1)
         h, o = abs(h), abs(o)
         wrong_x = wrong_h @ o.T + (h + wrong_h) @ wrong_o.T
         wrong_x += (h.shape[1] + 2) * eps * (h + wrong_h) @ (o + wrong_o).T
-        c = lr / (1 + np.exp(-x))
-        wrong_c = lr * wrong_x / 4 + 8 * eps * c
+        c = window.lr / (1 + np.exp(-x))
+        self.coefficients.append((c, window.lr * wrong_x / 4 + 8 * eps * c))
+        self.wrong_loss += float((wrong_x + 64 * eps * np.maximum(x, 0) + 4 * eps).sum())
+        self.terms += len(h)
+        return self.original[0](in_table, out_table, window, given)
+
+    def update(self, in_table: Array, out_table: Array, window: Any, given: _Inputs | None, g: Array) -> None:
+        inputs = self.inputs(in_table, window) if given is None else given
+        b, (c, wrong_c) = reference.one_hot(window.outputs, len(out_table)), self.coefficients.popleft()
+        h, o, wrong_h, wrong_o = abs(np.asarray(inputs)), abs(b @ out_table), inputs.wrong, b @ self.wrong_out
+        terms = inputs.rows.sum() + len(o) + 6
         for wrong, rows, which, change, wrong_change in (
-            (self.wrong_in, in_table, spread, c @ o, wrong_c @ (o + wrong_o) + c @ wrong_o),
+            (self.wrong_in, in_table, window.spread, c @ o, wrong_c @ (o + wrong_o) + c @ wrong_o),
             (self.wrong_out, out_table, b, c.T @ h, wrong_c.T @ (h + wrong_h) + c.T @ wrong_h),
         ):
             touched = which.any(axis=0)[:, None]
-            wrong += which.T @ wrong_change + terms * eps * (touched * abs(rows) + which.T @ change)
-        self.wrong_loss += float((wrong_x + 64 * eps * np.maximum(x, 0) + 4 * eps).sum())
-        self.terms += len(h)
-        return self.step(in_table, out_table, pool, spread, outputs, positive, lr)
+            wrong += which.T @ wrong_change + terms * self.eps * (touched * abs(rows) + which.T @ change)
+        self.original[1](in_table, out_table, window, given, g)
 
 
 def _windows(op: str, exact: Case, eps: float) -> tuple[Results, Results]:
-    window = _Window(exact, eps, reference.skipgram._window)
-    with mock.patch.object(reference.skipgram, "_window", window):
+    windows = _Windows(exact, eps)
+    with mock.patch.multiple(reference.skipgram, _inputs=windows.inputs, _score=windows.score, _update=windows.update):
         want = results(reference, op, exact)
-    loss = window.wrong_loss / max(window.terms, 1)
-    return want, {"in_table": window.wrong_in, "out_table": window.wrong_out, "result": loss}
+    loss = windows.wrong_loss / max(windows.terms, 1)
+    return want, {"in_table": windows.wrong_in, "out_table": windows.wrong_out, "result": loss}
 
 
 def _analysed(op: str, case: Case, eps: float) -> tuple[Results, Results]:

@@ -100,14 +100,15 @@ def test_reference_cbow_descends_its_loss(cbow_mean: bool) -> None:
     after = {name: table.copy() for name, table in before.items()}
     matrices = reference.cbow_matrices(one_hot, cbow_mean)
     positive = np.arange(4) == 0
-    found = reference.skipgram._window(*after.values(), *matrices, outputs, positive, lr)
+    window = reference.skipgram.Window(*matrices, outputs, positive, lr)
+    found = reference.skipgram._group(*after.values(), [window], 1, [window.pool @ after["in_table"]])
     assert found == pytest.approx(loss(), rel=1e-14)
     for name, factor in (("in_table", 4 if cbow_mean else 1 / 4), ("out_table", 1)):
         moved = (before[name] - after[name]) / lr
         np.testing.assert_allclose(moved, factor * _by_differences(loss, before[name], 1e-4), atol=1e-6)
 
 
-@pytest.mark.parametrize("stream", [1, 2, 3, 4])
+@pytest.mark.parametrize("stream", [1, 2, 3])
 def test_draws_are_splitmix64(stream: int) -> None:
     """Seeds that cancel the stream's key leave the generator at its state 0."""
     high, low = reference.draws(-stream * GOLDEN % 2**64, stream, range(3))
@@ -118,7 +119,7 @@ def test_numba_draws_as_the_reference() -> None:
     pytest.importorskip("numba")
     from hotrow import _numba
 
-    for seed, stream, index in product((0, 1, 2**64 - 1), (1, 2, 3, 4), (0, 1, 2**40)):
+    for seed, stream, index in product((0, 1, 2**64 - 1), (1, 2, 3), (0, 1, 2**40)):
         high, low = reference.draws(seed, stream, [index])
         drawn = _numba._draw(np.uint64(seed), np.uint64(stream), np.int64(index))
         assert int(drawn) == int(high[0]) << 32 | int(low[0])
@@ -175,19 +176,19 @@ def test_mean_update_is_the_expected_gradient(shared: bool, backend: ModuleType)
         assert (abs(np.mean(found[name], axis=0) - want[name]) <= 5 * error + 100 * lr).all()
 
 
-@pytest.mark.parametrize(("op", "words"), [("skipgram_epoch", 48), ("cbow_epoch", 128)])
-def test_negatives_of_a_block_come_from_its_pool(op: str, words: int, backend: ModuleType) -> None:
-    """Of 5,000 words that are as frequent, those that blocks of 1,024 tokens draw: so many for each negative."""
-    rng, negative, rows = np.random.default_rng(9), 2, 5000
-    tokens, offsets, counts = rng.integers(0, rows, 2048), np.array([0, 2048]), np.ones(rows)
+@pytest.mark.parametrize("op", ["skipgram_epoch", "cbow_epoch"])
+def test_groups_share_their_negatives(op: str, backend: ModuleType) -> None:
+    """Of 50,000 words that are as frequent, those drawn for the first centre of each group, and no others."""
+    rng, negative, rows = np.random.default_rng(9), 2, 50_000
+    tokens, offsets, counts = rng.integers(0, rows, 2500), np.array([0, 2500]), np.ones(rows)
     in_table, before = rng.standard_normal((2, rows, 3))
     out_table, sampling = before.copy(), Sampling.from_counts(counts, sample=0)
     run(hotrow, op, {"in_table": in_table, "out_table": out_table, "tokens": tokens, "offsets": offsets,
                      "sampling": sampling, "negative": negative})  # fmt: skip
-    drawn = np.setdiff1d(np.flatnonzero((out_table != before).any(axis=1)), tokens)
-    pool = reference.skipgram._words_drawn(sampling, 1, 4, 2 * words * negative)
-    assert words * negative < drawn.size < 2 * words * negative
-    assert set(drawn) <= set(pool)
+    changed = np.flatnonzero((out_table != before).any(axis=1))
+    firsts = [*range(128), *range(1024, 1024 + 128), *range(2048, 2048 + 57)]  # 452 words are 7 streams of 57 and 53
+    drawn = reference.skipgram._words_drawn(sampling, 1, 2500, negative)[firsts]
+    assert set(changed) == set(tokens) | set(drawn.ravel())
 
 
 @pytest.mark.parametrize("threads", [1, 2])

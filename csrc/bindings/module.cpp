@@ -225,14 +225,14 @@ py::tuple skipgram_step(const py::array& centers, const py::array& contexts, con
 // pass(job, tokens, in_table, out_table) -> Loss, without the GIL. alias_accept and alias_other may be null.
 template <class Pass>
 py::tuple epoch(HOTROW_EPOCH_WORDS, const uint32_t* alias_accept, const int32_t* alias_other, int64_t window,
-                int64_t negative, HOTROW_EPOCH_SETTINGS, int64_t pool, py::array& in_table,
+                int64_t negative, HOTROW_EPOCH_SETTINGS, bool shared_negatives, py::array& in_table,
                 py::array& out_table, int threads, const Pass& pass) {
     const Loss loss = with_floats(in_table, tokens, [&](auto e, auto i) {
         HOTROW_TYPES(e, i);
         const Range range{begin, end};
         const Epoch<I> job{vector<I>(tokens), vector<int64_t>(offsets), offsets.size() - 1, vector<uint32_t>(keep),
                            alias_accept,      alias_other,              keep.size(),        window,
-                           negative,          pool,                     shrink_windows,     lr_begin,
+                           negative,          shared_negatives,         shrink_windows,     lr_begin,
                            lr_end,            seed,                     plan::epoch_threads(range, threads)};
         const auto in = writable_matrix<F>(in_table), out = writable_matrix<F>(out_table);
         py::gil_scoped_release nogil;
@@ -245,21 +245,20 @@ py::tuple epoch(HOTROW_EPOCH_WORDS, const uint32_t* alias_accept, const int32_t*
     tokens, offsets, keep, vector<uint32_t>(alias_accept), vector<int32_t>(alias_other), window, negative, \
         HOTROW_SETTINGS_VALUES
 #define HOTROW_PATHS_VALUES \
-    tokens, offsets, keep, nullptr, nullptr, window, 0, HOTROW_SETTINGS_VALUES, 0, in_table, out_table, threads
+    tokens, offsets, keep, nullptr, nullptr, window, 0, HOTROW_SETTINGS_VALUES, false, in_table, out_table, threads
 
 py::tuple skipgram_epoch(HOTROW_EPOCH_NEGATIVES, bool shared_negatives, HOTROW_EPOCH_TABLES) {
     const auto pass = [&](const auto& job, Range range, auto in, auto out) {
         return plan::skipgram_epoch(job, range, in, out);
     };
-    const int64_t pool = shared_negatives ? pool_size(kSkipgramPool, negative) : 0;
-    return epoch(HOTROW_NEGATIVES_VALUES, pool, in_table, out_table, threads, pass);
+    return epoch(HOTROW_NEGATIVES_VALUES, shared_negatives, in_table, out_table, threads, pass);
 }
 
 py::tuple cbow_epoch(HOTROW_EPOCH_NEGATIVES, bool cbow_mean, HOTROW_EPOCH_TABLES) {
     const auto pass = [&](const auto& job, Range range, auto in, auto out) {
         return plan::cbow_epoch(job, cbow_mean, range, in, out);
     };
-    return epoch(HOTROW_NEGATIVES_VALUES, pool_size(kCbowPool, negative), in_table, out_table, threads, pass);
+    return epoch(HOTROW_NEGATIVES_VALUES, true, in_table, out_table, threads, pass);
 }
 
 Paths paths_of(const py::array& path_offsets, const py::array& points, const py::array& codes, int64_t longest) {

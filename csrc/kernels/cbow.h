@@ -1,6 +1,6 @@
 // Continuous bag of words with negative sampling (Mikolov et al. 2013).
 #pragma once
-#include "kernels/skipgram.h"
+#include "kernels/groups.h"
 
 namespace hotrow {
 namespace HOTROW_ISA {
@@ -9,7 +9,41 @@ namespace {
 // Registers of a block of columns: twice as many are in use, of h and of its gradient.
 constexpr int kBagBlock = kBlock / 2;
 
-// h = factor sum_a contexts[a]; the lanes of products[b] sum up to h . outputs[b], 0 for n <= b < room.
+// h = factor sum_a contexts[a]. Order: contexts as they stand.
+template <class F>
+void pool_bag(F* const* contexts, int64_t m, F factor, int64_t cols, F* h) {
+    for_blocks<F, kBagBlock>(cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
+        constexpr int N = decltype(width)::value;
+        pack<F> sum[N];
+        HOTROW_UNROLL
+        for (int k = 0; k < N; ++k) sum[k] = load_block<N>(contexts[0] + d, k, tail);
+        for (int64_t a = 1; a < m; ++a) {
+            const F* const row = contexts[a] + d;
+            HOTROW_UNROLL
+            for (int k = 0; k < N; ++k) sum[k] += load_block<N>(row, k, tail);
+        }
+        HOTROW_UNROLL
+        for (int k = 0; k < N; ++k) store_block<N>(h + d, k, sum[k] * factor, tail);
+    });
+}
+
+// contexts[a] += share step, once for each time a row stands there.
+template <class F>
+void spread_bag(F* const* contexts, int64_t m, F share, const F* step, int64_t cols) {
+    for_blocks<F, kBagBlock>(cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_INLINE_LAMBDA {
+        constexpr int N = decltype(width)::value;
+        pack<F> part[N];
+        HOTROW_UNROLL
+        for (int k = 0; k < N; ++k) part[k] = load_block<N>(step + d, k, tail) * share;
+        for (int64_t a = 0; a < m; ++a) {
+            F* const row = contexts[a] + d;
+            HOTROW_UNROLL
+            for (int k = 0; k < N; ++k) store_block<N>(row, k, load_block<N>(row, k, tail) + part[k], tail);
+        }
+    });
+}
+
+// As pool_bag, and the lanes of products[b] sum up to h . outputs[b], 0 for n <= b < room.
 // Order: contexts as they stand; lanes over ascending columns.
 template <class F>
 void pool_and_multiply(F* const* contexts, int64_t m, F factor, F* const* outputs, int64_t n, int64_t room,
@@ -95,40 +129,50 @@ void update_bag(F* const* contexts, int64_t m, F share, F* const* outputs, int64
     });
 }
 
-// With C[a] and o[b] the m inputs and the outputs of for_windows, in turn, h = sum_a C[a], over m if cbow_mean:
+// For each batch of windows of for_groups and train_group, with C[a] the m contexts of one, o[b] its outputs and
+// h = sum_a C[a], over m if cbow_mean: the scores of all, then window after window
 //   loss = softplus(-h . o[0]) + sum_b softplus(h . o[b]);   o[b] -= lr d loss / d o[b]
 //   C[a] -= lr d loss / d h, over m unless cbow_mean: as gensim has it
-// from the values before it, repeated rows added up.
+// from the values before it, repeated rows added up; but h is as it was before the group.
 template <class F, class I>
 void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, Mat<F> in_table, Mat<F> out_table,
                 Loss& loss) {
-    const int64_t room = (1 + job.negative + kDots<F> - 1) / kDots<F> * kDots<F>;
     Scratch scratch{static_cast<char*>(memory)};
-    F** const outputs = scratch.take<F*>(1 + job.negative);
-    F* const coefficients = scratch.take<F>(room + lanes<F>);
-    F* const products = scratch.take<F>(room * lanes<F>);
-    F* const h = scratch.take<F>(in_table.cols);
+    const int64_t cols = in_table.cols, line = 64 / int64_t(sizeof(F)), stride = (cols + line - 1) / line * line;
+    Window<F> window(scratch, 1, 1 + job.negative, cols);
+    Group<F> group(scratch, 1, job.negative);
+    F* const coefficients = scratch.take<F>(1 + job.negative);
+    F** const contexts = scratch.take<F*>(kGroup * 2 * job.window + 8);
+    F** bags[kGroup];
+    int64_t sizes[kGroup];
+    F* steps[kGroup];
+    for (int s = 0; s < kGroup; ++s) {
+        group.inputs[s] = scratch.take<F>(stride);
+        steps[s] = scratch.take<F>(stride);
+    }
     SoftplusSum<F> sum;
-    // To the second cache, to be read: 5.3 M words/s a thread against 4.7 to the first, to be written; 4 to 16 centres
-    // ahead were equal.
-    const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
-    const auto first_is_positive = [](int64_t q, pack<F> place) HOTROW_INLINE_LAMBDA {
-        return select<F>(place + F(q) < F(1), broadcast<F>(-1), broadcast<F>(1));
-    };
-    const auto train = [&](F** contexts, int64_t m, int64_t n, bool repeats, F lr, const auto& meanwhile)
-                           HOTROW_INLINE_LAMBDA {
-        const F one_over_m = F(1) / F(m);
-        pool_and_multiply(contexts, m, cbow_mean ? one_over_m : F(1), outputs, n, room, in_table.cols, h, products);
-        bag_coefficients(products, n, lr, sum, first_is_positive, coefficients);
-        meanwhile();
-        if (repeats)
-            merge_repeats(
-                outputs, n, [&](int64_t e, int64_t b) HOTROW_INLINE_LAMBDA { coefficients[e] += coefficients[b]; },
-                [&](int64_t b, int64_t last) HOTROW_INLINE_LAMBDA { coefficients[b] = coefficients[last]; });
-        update_bag(contexts, m, cbow_mean ? F(1) : one_over_m, outputs, n, coefficients, h, in_table.cols);
+    const auto share = [&](int s) HOTROW_INLINE_LAMBDA { return cbow_mean ? F(1) : F(1) / F(sizes[s]); };
+    const auto add = [&](F** bag, int64_t m, bool, F* own, F lr) HOTROW_INLINE_LAMBDA {
+        const int s = group.windows;
+        bags[s] = bag;
+        sizes[s] = m;
+        pool_bag(bag, m, cbow_mean ? F(1) / F(m) : F(1), cols, group.inputs[s]);
+        group.add(1, false, own, lr);
         ++loss.terms;
     };
-    for_windows<4>(job, range, scratch, in_table, out_table, outputs, fetch, train);
+    const auto together = [&](auto width, int begin, int end) HOTROW_INLINE_LAMBDA {
+        update_outputs<decltype(width)::value, false>(group, nullptr, begin, end, steps, cols);
+        for (int s = begin; s < end; ++s) spread_bag(bags[s], sizes[s], share(s), steps[s], cols);
+    };
+    const auto alone = [&](int s) HOTROW_INLINE_LAMBDA {
+        group.take(s, window);
+        for (int64_t b = 0; b < window.n; ++b) coefficients[b] = window.at(0, b);
+        update_bag(bags[s], sizes[s], share(s), window.outputs, window.n, coefficients, group.inputs[s], cols);
+    };
+    const auto train = [&](int at_once, bool clash, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
+        train_group(group, at_once, cols, clash, sum, together, alone, meanwhile);
+    };
+    for_groups(job, range, scratch, in_table, out_table, group, contexts, add, train);
     sum.flush();
     loss.sum += sum.total;
 }

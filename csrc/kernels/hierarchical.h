@@ -3,6 +3,7 @@
 // They take the place of the negatives, which a window shares just so; no node stands in a path twice.
 #pragma once
 #include "kernels/cbow.h"
+#include "kernels/copies.h"
 
 namespace hotrow {
 namespace HOTROW_ISA {

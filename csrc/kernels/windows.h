@@ -79,33 +79,23 @@ HOTROW_INLINE I word_drawn(const Epoch<I>& job, uint64_t draw) {
     return (I(bucket) & ~reject) | (other & reject);  // the choice is a coin toss: no branch
 }
 
-// All draws for the centres of a block, in loops that compilers make vectors of: where their windows begin and end
-// among the kept words, and their negatives.
+// Where the windows of the centres of a block begin and end among the kept words, in loops that compilers make vectors of.
 template <class I>
 struct Windows {
     int32_t* begin;
     int32_t* end;
-    I* pool;                  // [pool_size], then the first of them again
-    int32_t* first_negative;  // of a centre: its negatives begin here in the pool; unset where they are not shared
-    int32_t* repeats;         // whether words may stand twice among contexts or outputs; if not, they do not
+    int32_t* repeats;  // whether a word stands twice among the contexts or is the centre, too; if not, it does not
     int64_t room;
-    int64_t pool_size;  // 0 without centres, or where negatives are not shared
-    int32_t first;      // of the words that windows may reach
+    int32_t first;  // of the words that windows may reach
 
     HOTROW_INLINE int64_t contexts(int32_t t) const { return end[t] - begin[t] - 1; }
     HOTROW_INLINE Windows(const Epoch<I>& job, const KeptWords<I>& kept, Scratch& scratch)
         : begin(kept.sentence_begin), end(kept.sentence_end), room(kTokensPerBlock + 2 * job.window) {
         const bool any = kept.centers_begin < kept.centers_end;
         first = any ? begin[kept.centers_begin] : kept.count;
-        pool_size = any ? job.pool : 0;
-        pool = scratch.take<I>(pool_size + job.negative);
-        first_negative = scratch.take<int32_t>(room);
         repeats = scratch.take<int32_t>(room);
         Scratch temporary = scratch;
-        if (any) {
-            draw_windows(job, kept, temporary.take<int32_t>(room));
-            if (pool_size > 0) draw_negatives(job, kept, temporary.take<uint64_t>(pool_size), temporary);
-        }
+        if (any) draw_windows(job, kept, temporary.take<int32_t>(room));
     }
 
 private:
@@ -126,25 +116,6 @@ private:
             begin[t] = begin[t] > t - reach ? begin[t] : t - reach;
             end[t] = end[t] < t + reach + 1 ? end[t] : t + reach + 1;
             repeats[t] = latest[end[t] - 1] >= begin[t];
-        }
-    }
-    // Word j of the pool of block b is draw b * pool_size + j of Stream::pool; the negatives of the centre at p begin
-    // at draw p of Stream::negative.
-    void draw_negatives(const Epoch<I>& job, const KeptWords<I>& kept, uint64_t* drawn, Scratch temporary) const {
-        const Draws words(job.seed, Stream::pool), firsts(job.seed, Stream::negative);
-        const int64_t block = kept.position[kept.centers_begin] / kTokensPerBlock;
-        for (int64_t j = 0; j < pool_size; ++j) drawn[j] = words[uint64_t(block * pool_size + j)];
-        for (int64_t j = 0; j < pool_size; ++j) pool[j] = word_drawn(job, drawn[j]);
-        for (int64_t k = 0; k < job.negative; ++k) pool[pool_size + k] = pool[k];
-
-        int32_t* const repeated = temporary.take<int32_t>(pool_size);  // among the negatives from here on
-        for (int64_t j = 0; j < pool_size; ++j) repeated[j] = 0;
-        for (int64_t k = 1; k < job.negative; ++k)
-            for (int64_t e = 0; e < k; ++e)
-                for (int64_t j = 0; j < pool_size; ++j) repeated[j] |= pool[j + e] == pool[j + k];
-        for (int32_t t = kept.centers_begin; t < kept.centers_end; ++t) {
-            first_negative[t] = int32_t(scale_high(firsts[uint64_t(kept.position[t])], uint64_t(pool_size)));
-            repeats[t] |= repeated[first_negative[t]];
         }
     }
 };

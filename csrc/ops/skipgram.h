@@ -72,7 +72,7 @@ Loss epoch(Range range, int64_t scratch_bytes, int threads, const Kernel& kernel
 
 template <class I>
 int64_t negatives_scratch_bytes(const Epoch<I>& job, int64_t cols) {
-    return window_scratch_bytes(job.window, job.negative, cols) + pool_scratch_bytes(job.pool, job.negative, cols);
+    return window_scratch_bytes(job.window, job.negative, cols) + group_scratch_bytes(job.window, job.negative, cols);
 }
 
 template <class F, class I>

@@ -8,7 +8,7 @@
 
 namespace hotrow {
 
-enum class Stream : uint64_t { keep = 1, window = 2, negative = 3, pool = 4 };
+enum class Stream : uint64_t { keep = 1, window = 2, negative = 3 };
 
 HOTROW_INLINE uint64_t mix(uint64_t z) {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;

@@ -85,12 +85,12 @@ def skipgram_epoch(
     Words are dropped by `sampling` first. Each word left is a centre; its contexts are the words within a window of its
     sentence, drawn uniformly from 1 to `window`. The negatives of a centre are shared by its contexts
     (in_table[context] against out_table[centre] and out_table[negatives]); each window is one step on the summed loss
-    of its pairs, see skipgram_step. They are neighbours, from a drawn place on, in a pool of 48 words for each of them
-    (4,096 at most) that every 1,024 tokens draw anew: their rows stay in a core's cache. With shared_negatives=False
-    each context has negatives of its own, as in word2vec.c and gensim: a window is then a sequence of steps, one for
-    each context in the order of their positions, which takes longer. Draws depend on seed and position in `tokens`
-    alone: with one thread and a seed the result repeats bit for bit. Several threads have copies of the rows of their
-    pool for 1,024 tokens. Ctrl-C stops between blocks of words and leaves both tables usable.
+    of its pairs, see skipgram_step. They are also shared by up to 8 centres that are far apart: of the words left of
+    1,024 tokens, the first of each eighth, the second of each, and so on. Such a group is scored as a whole, then its
+    windows take their steps one after another. With shared_negatives=False each context has negatives of its own, as in
+    word2vec.c and gensim: a window is then a sequence of steps, one for each context in the order of their positions,
+    which takes longer. Draws depend on seed and position in `tokens` alone: with one thread and a seed the result
+    repeats bit for bit. Ctrl-C stops between blocks of words and leaves both tables usable.
 
     Args:
         in_table, out_table (float32 or float64[R, D]): R is the size of the vocabulary.
@@ -146,8 +146,7 @@ def cbow_epoch(
 ) -> float:
     """One pass of CBOW (continuous bag of words) with negative sampling over encoded sentences, both tables in place.
 
-    For each word left as a centre, with contexts and negatives drawn as in skipgram_epoch, but from a pool of 128 words
-    for each negative:
+    For each word left as a centre, with contexts and negatives drawn, and centres grouped, as in skipgram_epoch:
 
         h = mean or sum of in_table[contexts], o = out_table[centre], n[k] = out_table[negatives[k]]
         loss = -log sigmoid(h . o) - sum_k log sigmoid(-h . n[k])

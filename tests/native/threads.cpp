@@ -106,9 +106,9 @@ double hogwild(const Inputs& in, int threads) {
     const std::vector<uint32_t> keep(kTableRows, ~uint32_t(0)), accept(kTableRows, ~uint32_t(0));
     const std::vector<int32_t> other(kTableRows);
     const Epoch<I> job{tokens.data(), in.offsets.data(), kBags, keep.data(), accept.data(), other.data(), kTableRows, 3,
-                       4, pool_size(kSkipgramPool, 4), true, 0.01, 0.001, 1, threads};
+                       4, true, true, 0.01, 0.001, 1, threads};
     Epoch<I> pairs = job;
-    pairs.pool = 0;
+    pairs.shared_negatives = false;
     const Range all{0, kMany};
     // Paths of one length, some of their nodes among those that all threads copy.
     std::vector<int64_t> ends(kTableRows + 1);
@@ -123,7 +123,7 @@ double hogwild(const Inputs& in, int threads) {
     }
     const Paths paths{ends.data(), points.data(), codes.data(), 8};
     Epoch<I> tree = job;
-    tree.negative = tree.pool = 0;
+    tree.negative = 0;
     double total = 0;
     const auto run = [&](const auto& epoch) {
         Rows<F> inputs(in.table), outputs(in.table);

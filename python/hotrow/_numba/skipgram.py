@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from hotrow._numba.math import exp, fma
-from hotrow._numba.random import draw
 from hotrow._numba.views import (
     Array,
     jit,
@@ -28,9 +27,11 @@ from hotrow._numba.views import (
     useful_threads,
     vector,
 )
-from hotrow._numba.windows import NEGATIVE, POOL, below, draw_words, kept_words
+from hotrow._numba.windows import draw_words, kept_words
 
 tokens_per_block = 1024  # as kTokensPerBlock in csrc/view.h
+_GROUP = 8  # windows that share negatives, as kGroup there
+_GROUPS_ALIKE, _INPUTS_ALIKE = 4, 8  # as kGroupsAlike and windows_at_once in csrc/kernels/groups.h
 
 # --- a window ---------------------------------------------------------------------------------------------------------
 
@@ -125,32 +126,32 @@ def _losses(scores, signs, exponentials, begin, end):
 
 
 @jit
-def _room(m, n, cols, like):
-    """What a window of up to m inputs and n outputs works on: a copy of its output rows and where each starts there;
-    for each pair its score, sign (1 for a positive, else -1), coefficient and exponential. Outputs are made up to a
-    multiple of _TOGETHER by rows of zeros.
+def _room(windows, m, n, cols, like):
+    """What windows of up to m inputs and n outputs work on: a copy of the output rows and where each starts there; for
+    each pair its score, sign (1 for a positive, else -1) and exponential; of so many windows, the coefficients of each.
+    Outputs are made up to a multiple of _TOGETHER by rows of zeros.
     """
     n = _whole(n)
     starts = np.arange(n).astype(np.uint64) * np.uint64(cols)
     signs = np.full(m * n + _LANES, -1.0)
     signs[: m * n : n] = 1
-    return (
-        np.empty(n * cols, like.dtype), starts, np.empty(signs.size, like.dtype), signs,
-        np.empty(_whole(m) * n + _LANES, like.dtype), np.empty(signs.size),
-    )  # fmt: skip
+    room = np.empty(n * cols, like.dtype), starts, np.empty(signs.size, like.dtype), signs, np.empty(signs.size)
+    return room, np.empty((windows, _whole(m) * n + _LANES), like.dtype)
 
 
 @part
-def _window(inputs, rows, first, m, change, outputs, out_rows, n, width, cols, lr, room):
-    """A gradient step on all pairs of m inputs and n outputs, made up to `width`; its loss. Inputs start at
-    rows[first ..], followed by any that make up a multiple of _TOGETHER unless m is 1; their changes are added to the
-    same rows of `change`. A row may stand there twice: all coefficients come from the values before the step.
-    """
-    o, o_rows, scores, signs, coefficients, exponentials = room
-    pairs, padded = m * width, -(-m * width // _LANES) * _LANES
+def _copy_outputs(outputs, out_rows, n, width, cols, o, o_rows):
     for b in range(n):
         _copy(outputs, out_rows[b], cols, o, o_rows[b])
     _zero(o, n * cols, width * cols)
+
+
+@part
+def _score(inputs, rows, first, m, outputs, out_rows, n, width, cols, lr, coefficients, room):
+    """The coefficients of all pairs of m inputs, from rows[first] on, and n outputs, made up to `width`; their loss."""
+    o, o_rows, scores, signs, exponentials = room
+    pairs, padded = m * width, -(-m * width // _LANES) * _LANES
+    _copy_outputs(outputs, out_rows, n, width, cols, o, o_rows)
     for a in range(m):
         for b in range(0, width, _TOGETHER):
             _dots(inputs, rows[first + a], cols, o, o_rows, b, scores, a * width + b)
@@ -161,6 +162,16 @@ def _window(inputs, rows, first, m, change, outputs, out_rows, n, width, cols, l
         linear, product = _losses(scores, signs, exponentials, np.uint64(begin), np.uint64(min(begin + 1000, padded)))
         loss += linear + math.log(product)
     _zero(coefficients, pairs, _whole(m) * width)
+    return loss
+
+
+@part
+def _update(inputs, rows, first, m, change, outputs, out_rows, n, width, cols, coefficients, room):
+    """The step of a window along its coefficients. Inputs are followed by any that make up a multiple of _TOGETHER
+    unless m is 1; their changes are added to the same rows of `change`. A row may stand there twice.
+    """
+    o, o_rows = room[0], room[1]
+    _copy_outputs(outputs, out_rows, n, width, cols, o, o_rows)
     for b in range(n):
         for a in range(0, m, _TOGETHER):
             j = a * width + b
@@ -171,7 +182,6 @@ def _window(inputs, rows, first, m, change, outputs, out_rows, n, width, cols, l
     for a in range(m):
         for b in range(0, width, _TOGETHER):
             _add(change, rows[first + a], cols, coefficients, a * width + b, 1, o, o_rows, b)
-    return loss
 
 
 # --- skipgram_step ----------------------------------------------------------------------------------------------------
@@ -180,17 +190,18 @@ def _window(inputs, rows, first, m, change, outputs, out_rows, n, width, cols, l
 @jit
 def _skipgram_step(centers, contexts, negatives, lr, begin, end, in_table, out_table):
     """Pair after pair: one input row, one positive and the negatives that differ from it."""
-    cols = np.uint64(in_table[3])
+    i, o, cols = in_table[0], out_table[0], np.uint64(in_table[3])
     inputs, outputs = np.empty(1, np.uint64), np.empty(1 + negatives[3], np.uint64)
-    room = _room(1, outputs.size, in_table[3], in_table[0])
-    loss = 0.0
-    for i in range(begin, end):
-        inputs[0], outputs[0], n = _start(in_table, centers[i]), _start(out_table, contexts[i]), 1
-        for k in row(negatives, i):
-            if k != contexts[i]:
+    room, (coefficients,) = _room(1, 1, outputs.size, in_table[3], i)
+    loss, width = 0.0, room[1].size
+    for pair in range(begin, end):
+        inputs[0], outputs[0], n = _start(in_table, centers[pair]), _start(out_table, contexts[pair]), 1
+        for k in row(negatives, pair):
+            if k != contexts[pair]:
                 outputs[n] = _start(out_table, k)
                 n += 1
-        loss += _window(in_table[0], inputs, 0, 1, in_table[0], out_table[0], outputs, n, room[1].size, cols, lr, room)
+        loss += _score(i, inputs, 0, 1, o, outputs, n, width, cols, lr, coefficients, room)
+        _update(i, inputs, 0, 1, i, o, outputs, n, width, cols, coefficients, room)
     return loss
 
 
@@ -206,8 +217,6 @@ def skipgram_step(
 
 
 # --- skipgram_epoch, cbow_epoch, skipgram_hs_epoch, cbow_hs_epoch -----------------------------------------------------
-
-_AHEAD = 2  # centres between the fetch of a window's rows and their use
 
 
 @part
@@ -253,19 +262,29 @@ def _path(out_table, points, codes, begin, end, m, outputs, signs):
 
 
 @part
-def _pool(table, rows, m, factor, cols, pooled):
-    """The sum of m rows, times a factor."""
-    _zero(pooled, 0, cols)
+def _pool(table, rows, m, factor, cols, pooled, at):
+    """Row `at` of pooled: the sum of m rows, times a factor."""
+    _zero(pooled, at, at + cols)
     for a in range(m):
-        _add_one(pooled, np.uint64(0), cols, pooled.dtype.type(1), table, rows[a])
+        _add_one(pooled, at, cols, pooled.dtype.type(1), table, rows[a])
     for d in range(cols):
-        pooled[d] *= factor
+        pooled[at + d] *= factor
+
+
+@part_dot
+def _square(x, start, cols):
+    total = x.dtype.type(0)
+    for d in range(cols):
+        total += x[start + d] * x[start + d]
+    return total
 
 
 @jit
 def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
-    """Centre after centre of tokens begin .. end - 1: its contexts, all together or each in turn, on itself and the
-    negatives that differ from it, or on its path where there are paths; it has `most` negatives, or nodes at most.
+    """Group after group of the centres of tokens begin .. end - 1: the contexts of each, all together or each in turn,
+    on itself and the negatives that differ from it, or on its path where there are paths; it has `most` negatives, or
+    nodes at most. _GROUP centres share negatives; no more are scored at once than surely descend the loss of one of
+    these: a step does not overshoot if lr times a quarter of the sum of squares of all inputs is at most 1.
     """
     tokens, offsets, keep, accept, other, path_offsets, points, codes = job[:8]
     window, most, shrink, lr_begin, lr_end, seed = job[8:]
@@ -274,67 +293,93 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
     size = tokens_per_block + 2 * window + 1
     word, place = np.empty(size, tokens.dtype), np.empty(size, np.int64)
     window_begin, window_end = np.empty(size, np.int64), np.empty(size, np.int64)
-    pool = 0 if hs or pairs else max(most, min((128 if cbow else 48) * most, 4096))  # as pool_size in csrc/view.h
-    negatives = np.empty(0 if hs else 2 * window * most if pairs else pool + most, tokens.dtype)
-    first_negative = np.zeros(size, np.int64)
-    rows, outputs = np.empty(2 * window + _TOGETHER, np.uint64), np.empty(1 + most, np.uint64)
+    together = 1 if cbow or pairs else 2 * window  # inputs
+    members = 1 if hs or pairs else _GROUP
+    negatives = np.empty(most * (0 if hs else 2 * window if pairs else tokens_per_block // _GROUP), tokens.dtype)
     in_flat, out_flat, cols, scalar_t = in_table[0], out_table[0], np.uint64(in_table[3]), in_table[0].dtype.type
-    at_once = 1 if cbow or pairs else 2 * window
-    room = _room(at_once, outputs.size, in_table[3], in_flat)
+    room, coefficients = _room(members, together, 1 + most, in_table[3], in_flat)
+    center, contexts, lr = np.empty(members, np.int64), np.empty(members, np.int64), np.empty(members, in_flat.dtype)
+    rows, outputs = np.empty((members, 2 * window + _TOGETHER), np.uint64), np.empty((members, 1 + most), np.uint64)
+    found = np.empty(members, np.int64)
     inputs, input_rows, change = in_flat, rows, in_flat
-    if cbow:
-        inputs, input_rows, change = (
-            np.empty_like(in_flat[:cols]),
-            np.zeros(1, np.uint64),
-            np.empty_like(in_flat[:cols]),
-        )
+    if cbow:  # inputs are sums of rows, one for each window
+        inputs, change = np.empty(members * in_table[3], in_flat.dtype), np.empty(members * in_table[3], in_flat.dtype)
+        input_rows = (np.arange(members).astype(np.uint64) * cols).reshape(members, 1)
     loss, terms = 0.0, 0
     for block in range(begin, end, tokens_per_block):
         count, first, last = kept_words(
             tokens, offsets, keep, window, shrink, seed, block, min(block + tokens_per_block, end), word, place,
             window_begin, window_end,
         )  # fmt: skip
-        if pool > 0:
-            draw_words(accept, other, seed, POOL, block // tokens_per_block * pool, pool, negatives)
-            negatives[pool:] = negatives[:most]
-            for t in range(first, last):
-                first_negative[t] = below(draw(seed, NEGATIVE, place[t]), pool)
+        groups = -(-(last - first) // members)
+        for i in range(0 if hs or pairs else groups):
+            draw_words(accept, other, seed, place[first + i] * most, most, negatives[i * most :])
         block_loss = 0.0
-        for t in range(first, last):
-            ahead = min(t + _AHEAD, last - 1)
-            _fetch(in_table, word, ahead + window, min(ahead + window + 1, count))
-            if hs:
-                _fetch(out_table, points, path_offsets[word[ahead]], path_offsets[word[ahead] + 1])
-            elif not pairs:
-                _fetch(out_table, negatives, first_negative[ahead], first_negative[ahead] + most)
-            m = _contexts(in_table, word, t, window_begin[t], window_end[t], rows)
-            if m == 0:
-                continue
-            together, n, width = min(m, at_once), 0, room[1].size
-            if hs:
-                path = path_offsets[word[t]], path_offsets[word[t] + 1]
-                n = _path(out_table, points, codes, *path, together, outputs, room[3])
-                width = _whole(n)
-            elif pairs:
-                draw_words(accept, other, seed, NEGATIVE, place[t] * 2 * window * most, m * most, negatives)
-                _fetch(out_table, negatives, 0, m * most)
-            else:
-                n = _outputs(out_table, word[t], negatives, first_negative[t], most, outputs)
-            share = scalar_t(1) / scalar_t(m)
-            if cbow:
-                _pool(in_flat, rows, m, share if cbow_mean else scalar_t(1), cols, inputs)
-                _zero(change, 0, cols)
-            lr = scalar_t(lr_begin + slope * place[t])
-            for a in range(m if pairs else 1):
-                if pairs:
-                    n = _outputs(out_table, word[t], negatives, a * most, most, outputs)
-                block_loss += _window(
-                    inputs, input_rows, a, together, change, out_flat, outputs, n, width, cols, lr, room
-                )
-            if cbow:
-                for a in range(m):
-                    _add_one(in_flat, rows[a], cols, scalar_t(1) if cbow_mean else share, change, np.uint64(0))
-            terms += 1 if cbow else m
+        for i in range(groups):
+            if not (hs or pairs):
+                _fetch(out_table, negatives, min(i + 1, groups - 1) * most, min(i + 2, groups) * most)
+            windows = 0
+            for t in range(first + i, last, groups):
+                ahead = min(t + 1, last - 1)
+                _fetch(in_table, word, ahead + window, min(ahead + window + 1, count))
+                if hs:
+                    _fetch(out_table, points, path_offsets[word[ahead]], path_offsets[word[ahead] + 1])
+                else:
+                    _fetch(out_table, word, ahead, ahead + 1)
+                m = _contexts(in_table, word, t, window_begin[t], window_end[t], rows[windows])
+                if m > 0:
+                    center[windows], contexts[windows], lr[windows] = t, m, lr_begin + slope * place[t]
+                    if cbow:
+                        factor = scalar_t(1) / scalar_t(m) if cbow_mean else scalar_t(1)
+                        _pool(in_flat, rows[windows], m, factor, cols, inputs, input_rows[windows, 0])
+                    windows += 1
+            if i % _GROUPS_ALIKE == 0:
+                at_once, all_inputs, judged, reach = members, 0, 0, 0.0
+                for s in range(windows):
+                    m = min(contexts[s], together)
+                    all_inputs += m
+                    for a in range(min(m, _INPUTS_ALIKE - judged)):
+                        reach += lr[0] / 4 * _square(inputs, input_rows[s, a], cols)
+                        judged += 1
+                while at_once > 1 and not at_once * reach * all_inputs <= judged * windows:
+                    at_once -= 1
+            for batch in range(0, windows, at_once):
+                batch_end = min(batch + at_once, windows)
+                for s in range(batch, batch_end):
+                    t, m, width = center[s], contexts[s], room[1].size
+                    if hs:
+                        path = path_offsets[word[t]], path_offsets[word[t] + 1]
+                        found[s] = _path(out_table, points, codes, *path, min(m, together), outputs[s], room[3])
+                        width = _whole(found[s])
+                    elif pairs:
+                        draw_words(accept, other, seed, place[t] * 2 * window * most, m * most, negatives)
+                        _fetch(out_table, negatives, 0, m * most)
+                    for a in range(m if pairs else 1):
+                        if not hs:
+                            at = a if pairs else i
+                            found[s] = _outputs(out_table, word[t], negatives, at * most, most, outputs[s])
+                        block_loss += _score(
+                            inputs, input_rows[s], a, min(m, together), out_flat, outputs[s], found[s], width, cols,
+                            lr[s], coefficients[s], room,
+                        )  # fmt: skip
+                        if pairs:
+                            _update(
+                                inputs, input_rows[s], a, 1, change, out_flat, outputs[s], found[s], width, cols,
+                                coefficients[s], room,
+                            )  # fmt: skip
+                    terms += 1 if cbow else m
+                for s in range(batch_end if pairs else batch, batch_end):
+                    m, width = contexts[s], _whole(found[s]) if hs else room[1].size
+                    if cbow:
+                        _zero(change, input_rows[s, 0], input_rows[s, 0] + cols)
+                    _update(
+                        inputs, input_rows[s], 0, min(m, together), change, out_flat, outputs[s], found[s], width, cols,
+                        coefficients[s], room,
+                    )  # fmt: skip
+                    if cbow:
+                        factor = scalar_t(1) if cbow_mean else scalar_t(1) / scalar_t(m)
+                        for a in range(m):
+                            _add_one(in_flat, rows[s, a], cols, factor, change, input_rows[s, 0])
         loss += np.rint(block_loss * 2.0**20) / 2.0**20  # as kLossUnits in csrc/ops/skipgram.h
     return loss, terms
 

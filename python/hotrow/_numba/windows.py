@@ -7,7 +7,7 @@ import numpy as np
 from hotrow._numba.random import draw
 from hotrow._numba.views import jit, part
 
-_KEEP, _WINDOW, NEGATIVE, POOL = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+_KEEP, _WINDOW, _NEGATIVE = np.uint64(1), np.uint64(2), np.uint64(3)
 _LOW = np.uint64(0xFFFFFFFF)
 _32, _63 = np.uint64(32), np.uint64(63)
 
@@ -50,10 +50,10 @@ def kept_words(tokens, offsets, keep, window, shrink, seed, begin, end, word, pl
 
 
 @part
-def draw_words(accept, other, seed, stream, first, n, words):
-    """words[: n]: what n draws from number `first` on stand for."""
+def draw_words(accept, other, seed, first, n, words):
+    """words[: n]: the negatives that n draws from number `first` on stand for."""
     for k in range(n):
-        x = draw(seed, stream, first + k)
+        x = draw(seed, _NEGATIVE, first + k)
         bucket = below(x, accept.size)
         rejected = np.int64((np.uint64(accept[bucket]) - (x & _LOW)) >> _63)  # 0 or 1; a coin toss, so no branch
         words[k] = bucket + (np.int64(other[bucket]) - bucket) * rejected

@@ -1,0 +1,278 @@
+// Negatives that windows share. The centres of a block are dealt into kGroup streams of successive words, and the i-th
+// of all streams form a group with one draw of negatives. So far apart, windows have little else in common, and each
+// centre has other negatives than its neighbours; but rows of negatives stay near while all of them are at work.
+#pragma once
+#include <cstring>
+
+#include "kernels/window_step.h"
+#include "kernels/windows.h"
+
+namespace hotrow {
+namespace HOTROW_ISA {
+namespace {
+
+// The groups of a block, of which the last may have fewer centres. Negative k of group i is draw p * K + k of
+// Stream::negative, p being where its first centre is.
+template <class I>
+struct Groups {
+    int32_t begin, end;  // of the centres
+    int32_t count;       // of the groups, and of the centres of a stream
+    I* negatives;        // [K, count]
+    int32_t* clashes;    // whether a negative of a group is also a centre or another negative of it
+
+    HOTROW_INLINE Groups(const Epoch<I>& job, const KeptWords<I>& kept, Scratch& scratch)
+        : begin(kept.centers_begin),
+          end(kept.centers_end),
+          count((end - begin + kGroup - 1) / kGroup),
+          negatives(scratch.take<I>(job.negative * count)),
+          clashes(scratch.take<int32_t>(count)) {
+        Scratch temporary = scratch;
+        uint64_t* const drawn = temporary.take<uint64_t>(count);
+        const Draws draws(job.seed, Stream::negative);
+        for (int64_t k = 0; k < job.negative; ++k) {
+            I* const words = negatives + k * count;
+            for (int32_t i = 0; i < count; ++i) drawn[i] = draws[uint64_t(kept.position[begin + i] * job.negative + k)];
+            for (int32_t i = 0; i < count; ++i) words[i] = word_drawn(job, drawn[i]);
+        }
+        for (int32_t i = 0; i < count; ++i) clashes[i] = 0;
+        for (int64_t k = 0; k < job.negative; ++k) {
+            const I* const words = negatives + k * count;
+            for (int64_t e = 0; e < k; ++e)
+                for (int32_t i = 0; i < count; ++i) clashes[i] |= words[i] == negatives[e * count + i];
+            for (int s = 0; s < kGroup; ++s) {
+                const I* const centers = kept.word + center(0, s);
+                const int32_t left = end - center(0, s), size = left < count ? left : count;
+                for (int32_t i = 0; i < size; ++i) clashes[i] |= words[i] == centers[i];
+            }
+        }
+    }
+    // The centre that group i has of stream s; past the end if there is none.
+    HOTROW_INLINE int32_t center(int32_t i, int s) const { return begin + s * count + i; }
+};
+
+// The windows of a group at work: pairs of an input and the own output of its window, window after window.
+template <class F>
+struct Group {
+    static constexpr int kTile = Window<F>::kTile, kStride = Window<F>::kStride;
+    F** inputs;
+    F** owns;
+    F* rates;         // learning rates
+    F** outputs;      // the negatives, from place 1 on: place 0 is of a window's own
+    F* coefficients;  // that of input a and output b at(a, b), as in Window
+    const int64_t n, chunk_stride;
+    int windows = 0;
+    int64_t first[kGroup + 1] = {};  // of the inputs of each window
+    bool repeats[kGroup];            // whether one may be there twice
+
+    HOTROW_INLINE Group(Scratch& scratch, int64_t max_inputs, int64_t negative)
+        : inputs(scratch.take<F*>(kGroup * max_inputs + 8)),
+          owns(scratch.take<F*>(kGroup * max_inputs)),
+          rates(scratch.take<F>(kGroup * max_inputs + 1)),
+          outputs(scratch.take<F*>(1 + negative)),
+          coefficients(scratch.take<F>((negative + kOutputs) / kOutputs * (kGroup * max_inputs + 2) * kStride)),
+          n(1 + negative),
+          chunk_stride((kGroup * max_inputs + 2) * kStride) {}
+    HOTROW_INLINE F* chunk(int64_t output) { return coefficients + output / kOutputs * chunk_stride; }
+    HOTROW_INLINE F& at(int64_t a, int64_t b) { return chunk(b)[a * kStride + b % kOutputs]; }
+    HOTROW_INLINE F* own(int s) const { return owns[first[s]]; }
+    // Takes a window whose m inputs stand at inputs + first[windows].
+    HOTROW_INLINE void add(int64_t m, bool repeated, F* own_output, F lr) {
+        const int64_t begin = first[windows], end = begin + m;
+        for (int64_t a = begin; a < end; ++a) {
+            owns[a] = own_output;
+            rates[a] = lr;
+        }
+        rates[end] = lr;
+        repeats[windows] = repeated;
+        first[++windows] = end;
+    }
+    // Equal inputs of a window have the same coefficients twice: adds them up and keeps one. Returns how many are left.
+    HOTROW_INLINE int64_t merge_inputs(int s) {
+        int64_t m = first[s + 1] - first[s];
+        if (repeats[s])
+            merge_repeats(
+                inputs + first[s], m,
+                [&, at_first = first[s]](int64_t e, int64_t a) HOTROW_INLINE_LAMBDA {
+                    for (int64_t b = 0; b < n; ++b) at(at_first + e, b) += at(at_first + a, b);
+                },
+                [&, at_first = first[s]](int64_t a, int64_t last) HOTROW_INLINE_LAMBDA {
+                    for (int64_t b = 0; b < n; ++b) at(at_first + a, b) = at(at_first + last, b);
+                });
+        return m;
+    }
+    // A window alone: without negatives that are its own output, repeated rows merged.
+    HOTROW_INLINE void take(int s, Window<F>& window) {
+        window.set_inputs(inputs + first[s], first[s + 1] - first[s], true);
+        window.group_stride = (window.m + 1) / 2 * kTile;
+        window.n = 0;
+        for (int64_t b = 0; b < n; ++b) {
+            F* const output = b == 0 ? own(s) : outputs[b];
+            if (b > 0 && output == own(s)) continue;
+            for (int64_t a = 0; a < window.m; ++a) window.at(a, window.n) = at(first[s] + a, b);
+            window.outputs[window.n++] = output;
+        }
+        merge_repeats(window);
+    }
+};
+
+// x[a, b] = sign[b] h[a] . o[b] for all inputs of the windows begin .. end - 1, and all outputs, o[0] being the own one
+// of the input's window; the loss is sum_ab softplus(x[a, b]) and coefficient[a, b] = -lr[a] sign[b] sigmoid(x[a, b]).
+// Negatives that are a window's own output are left out; without `clash` there are none.
+template <class F>
+HOTROW_OWN_FUNCTION void coefficients_of(Group<F>& g, int begin, int end, int64_t cols, bool clash,
+                                         SoftplusSum<F>& loss) {
+    constexpr int tile = Group<F>::kTile, stride = Group<F>::kStride;
+    const int64_t from = g.first[begin], to = g.first[end];
+    F** const inputs = g.inputs + from;
+    F** const owns = g.owns + from;
+    const FirstIsPositive signs;
+    for (int64_t q = 0; q < g.n; q += kOutputs) {
+        F* const x = g.chunk(q) + from * stride;
+        const int64_t n = g.n - q < kOutputs ? g.n - q : kOutputs;
+        if (q == 0) scores_of_tiles<true>(inputs, owns, to - from, g.outputs, n, cols, q, signs, x);
+        else scores_of_tiles<false>(inputs, owns, to - from, g.outputs + q, n, cols, q, signs, x);
+        for (int64_t b = q > 0 ? q : 1; b < q + n && clash; ++b)
+            for (int64_t a = from; a < to; ++a)
+                if (g.outputs[b] == g.owns[a]) g.at(a, b) = kNoScore;
+        for (int64_t a = from; a < to; a += 2)
+            for (int k = 0; k < tile; k += lanes<F>) {
+                F* const at = g.chunk(q) + a * stride + k;
+                pack<bits<F>> second{};
+                for (int i = 0; i < lanes<F>; ++i) second[i] = k + i >= stride ? -1 : 0;
+                const pack<F> rates = select<F>(second, broadcast(-g.rates[a + 1]), broadcast(-g.rates[a]));
+                store(at, sigmoid(load(at), loss) * (signs.template of_tile<F>(q, k) * rates));
+            }
+    }
+}
+
+// For the windows s from `begin` on in turn: to[a] = h[a] + sum_b coefficient[a, b] o[b] and o[b] += sum_a
+// coefficient[a, b] h[a] with their own output as o[0] and B - 1 negatives, none of which is another output of the
+// group. InPlace: to is h; else without the term h[a], and each window has one input. One pass over the columns: rows
+// of negatives are loaded and stored once.
+template <int B, bool InPlace, class F>
+void update_outputs(Group<F>& g, const int64_t* sizes, int begin, int end, F* const* to, int64_t cols) {
+    F* o[B];
+    for (int b = 1; b < B; ++b) o[b] = g.outputs[b];
+    const auto columns = [&](int64_t d, auto part) HOTROW_INLINE_LAMBDA {
+        using V = decltype(load(g.inputs[0] + d, part));
+        V before[B], after[B];
+        for (int b = 1; b < B; ++b) after[b] = load(o[b] + d, part);
+        for (int s = begin; s < end; ++s) {
+            const int64_t from = InPlace ? g.first[s] : s;
+            F* const own = g.owns[from] + d;
+            after[0] = load(own, part);
+            for (int b = 0; b < B; ++b) before[b] = after[b];
+            for (int64_t a = from; a < (InPlace ? from + sizes[s] : from + 1); ++a) {
+                const V x = load(g.inputs[a] + d, part);
+                V moved = InPlace ? x : V{};
+                for (int b = 0; b < B; ++b) {
+                    const V c = broadcast<F, V>(g.coefficients[a * Group<F>::kStride + b]);
+                    moved = fma(c, before[b], moved);
+                    after[b] = fma(c, x, after[b]);
+                }
+                store(to[a] + d, moved, part);
+            }
+            store(own, after[0], part);
+        }
+        for (int b = 1; b < B; ++b) store(o[b] + d, after[b], part);
+    };
+    for_long_registers<F>(cols, columns);
+    for_short_registers<F>(cols, columns);
+}
+
+// How many windows of a group are scored at once: no more than surely descend the loss of a negative. Its curvature is
+// at most a quarter of the sum of squares of its inputs, and a step does not overshoot if lr times that is at most 1.
+// The first inputs stand for all, and the group for so many of its block.
+constexpr int32_t kGroupsAlike = 4;
+template <class F>
+HOTROW_OWN_FUNCTION int windows_at_once(const Group<F>& g, int64_t cols) {
+    const int64_t inputs = g.first[g.windows], judged = inputs < 8 ? inputs : 8;
+    if (inputs == 0) return kGroup;
+    pack<F> squares = zero<F>();
+    for (int64_t a = 0; a < judged; ++a)
+        for_registers<F>(cols, [&](int64_t d, auto part) HOTROW_INLINE_LAMBDA {
+            const pack<F> x = load(g.inputs[a] + d, part);
+            squares = fma(x, x, squares);
+        });
+    const F sum_of_squares = reduce<1, lanes<F>, F>(&squares)[0];
+    const F reach = g.rates[0] / 4 * sum_of_squares * F(inputs), limit = F(judged) * F(g.windows);
+    for (int windows = kGroup; windows > 1; --windows)
+        if (reach * F(windows) <= limit) return windows;
+    return 1;
+}
+
+// Trains the windows of a group, so many at once: their scores, then together(begin, end) for all, or alone(s) for each
+// where outputs do not fit registers or clash.
+template <class F, class Together, class Alone, class Meanwhile>
+HOTROW_INLINE void train_group(Group<F>& g, int at_once, int64_t cols, bool clash, SoftplusSum<F>& loss,
+                               const Together& together, const Alone& alone, const Meanwhile& meanwhile) {
+    for (int begin = 0, end; begin < g.windows; begin = end) {
+        end = begin + at_once < g.windows ? begin + at_once : g.windows;
+        coefficients_of(g, begin, end, cols, clash, loss);
+        if (begin == 0) meanwhile();
+        if (!clash && g.n <= kOutputs) {
+            with_width<kOutputs>(int(g.n), [&](auto width) HOTROW_INLINE_LAMBDA { together(width, begin, end); });
+        } else {
+            for (int s = begin; s < end; ++s) alone(s);
+        }
+    }
+    g.windows = 0;
+}
+
+// For each group of the tokens `range`: add(rows, m, repeats, own, lr) for each of its windows that has contexts, with
+// their m rows (`repeats`: one may be there twice), which stand in `contexts`, those of a group one after another, and
+// that of its own output; then train(at_once, clash, meanwhile) with the rows of its negatives in group.outputs
+// (`clash`: one of these may be there twice or be a window's own), which calls meanwhile(), to fetch rows of the next
+// group, where it waits for its scores. lr falls linearly from lr_begin to lr_end over all tokens.
+template <class F, class I, class Add, class Train>
+HOTROW_INLINE void for_groups(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
+                              Group<F>& group, F** contexts, const Add& add, const Train& train) {
+    constexpr int64_t copied = 8;  // pointers at a time: a register of 64 bytes
+    const KeptWords<I> kept(job, range, scratch);
+    const Windows<I> windows(job, kept, scratch);
+    const Groups<I> groups(job, kept, scratch);
+    const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
+    F** const rows = scratch.take<F*>(windows.room + copied);
+    for (int32_t c = windows.first; c < kept.count; ++c) rows[c] = in_table.row(kept.word[c]);
+
+    const int32_t window = int32_t(job.window);
+    const auto fetch = [cols = out_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
+    const auto for_centers = [&](int32_t i, const auto& body) HOTROW_INLINE_LAMBDA {
+        for (int s = 0; s < kGroup && groups.center(i, s) < groups.end; ++s) body(groups.center(i, s));
+    };
+    const auto fetch_group = [&](int32_t i) HOTROW_INLINE_LAMBDA {
+        for (int64_t k = 0; k < job.negative; ++k) fetch(out_table.row(groups.negatives[k * groups.count + i]));
+        for_centers(i, [&](int32_t t) HOTROW_INLINE_LAMBDA {
+            fetch(out_table.row(kept.word[t]));
+            if (t + window < kept.count) fetch(rows[t + window]);
+        });
+    };
+    if (groups.count > 0) fetch_group(0);
+    for_centers(0, [&](int32_t t) HOTROW_INLINE_LAMBDA {
+        for (int32_t c = t - window < windows.first ? windows.first : t - window; c < t + window && c < kept.count; ++c)
+            fetch(rows[c]);
+    });
+    int at_once = kGroup;
+    for (int32_t i = 0; i < groups.count; ++i) {
+        F** next = contexts;
+        for_centers(i, [&](int32_t t) HOTROW_INLINE_LAMBDA {
+            const int64_t m = windows.contexts(t), begin = windows.begin[t];
+            if (m == 0) return;
+            for (int64_t a = 0; a <= m; a += copied) std::memcpy(next + a, rows + begin + a, copied * sizeof(F*));
+            next[t - begin] = next[m];  // in place of the centre
+            add(next, m, windows.repeats[t] != 0, out_table.row(kept.word[t]),
+                F(job.lr_begin + lr_slope * double(kept.position[t])));
+            next += m;
+        });
+        for (int64_t k = 0; k < job.negative; ++k)
+            group.outputs[1 + k] = out_table.row(groups.negatives[k * groups.count + i]);
+        if (i % kGroupsAlike == 0) at_once = windows_at_once(group, in_table.cols);
+        train(at_once, groups.clashes[i] != 0, [&, ahead = i + 1]() HOTROW_INLINE_LAMBDA {
+            if (ahead < groups.count) fetch_group(ahead);
+        });
+    }
+}
+
+}  // namespace
+}  // namespace HOTROW_ISA
+}  // namespace hotrow
