@@ -161,13 +161,12 @@ constexpr int kGroup = 8;
 constexpr int64_t kGroupsPerBlock = kTokensPerBlock / kGroup;
 
 // Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it, negatives of
-// all pairs of a few windows, the rows of a window and its coefficients, a register of 64 bytes for each output, input
-// rows under way.
+// all pairs of a few windows, the rows of a window and its coefficients, input rows under way.
 constexpr int64_t kDrawnWindows = 4;  // of pairs with negatives of their own; a power of two
 HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
     const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
     const int64_t drawn = kDrawnWindows * inputs * negative;
-    return kept * 44 + drawn * 8 + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) + outputs * 176 + 4096;
+    return kept * 44 + drawn * 8 + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) + outputs * 8 + 4096;
 }
 
 // And for groups of windows: their negatives and all of their pairs, pooled rows and steps of CBOW.

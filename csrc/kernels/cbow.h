@@ -43,65 +43,13 @@ void spread_bag(F* const* contexts, int64_t m, F share, const F* step, int64_t c
     });
 }
 
-// As pool_bag, and the lanes of products[b] sum up to h . outputs[b], 0 for n <= b < room.
-// Order: contexts as they stand; lanes over ascending columns.
+// With the pooled contexts h as the input of a window and o[b] as its outputs: contexts[a] += share sum_b
+// coefficient[b] o[b], once for each time a row stands there, and o[b] += coefficient[b] h, from the values before the
+// update. Order: outputs as they stand.
 template <class F>
-void pool_and_multiply(F* const* contexts, int64_t m, F factor, F* const* outputs, int64_t n, int64_t room,
-                       int64_t cols, F* h, F* products) {
-    for (int64_t b = 0; b < room; ++b) store(products + b * lanes<F>, zero<F>());
-    for_blocks<F, kBagBlock>(cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
-        constexpr int N = decltype(width)::value;
-        pack<F> sum[N];
-        HOTROW_UNROLL
-        for (int k = 0; k < N; ++k) sum[k] = load_block<N>(contexts[0] + d, k, tail);
-        for (int64_t a = 1; a < m; ++a) {
-            const F* const row = contexts[a] + d;
-            HOTROW_UNROLL
-            for (int k = 0; k < N; ++k) sum[k] += load_block<N>(row, k, tail);
-        }
-        HOTROW_UNROLL
-        for (int k = 0; k < N; ++k) {
-            sum[k] *= factor;
-            store_block<N>(h + d, k, sum[k], tail);
-        }
-        for (int64_t b = 0; b < n; ++b) {
-            const F* const row = outputs[b] + d;
-            pack<F> product = load(products + b * lanes<F>);
-            HOTROW_UNROLL
-            for (int k = 0; k < N; ++k) product = fma(sum[k], load_block<N>(row, k, tail), product);
-            store(products + b * lanes<F>, product);
-        }
-    });
-}
-
-// Dot products whose lanes are summed at a time.
-template <class F>
-constexpr int kDots = lanes<F> < 8 ? lanes<F> : 8;
-
-// x[b] = sign[b] h . o[b], sign_of(q, (0, 1, ...)) being those from q on, -1 for positives and 1 for negatives: the
-// loss is sum_b softplus(x[b]) and coefficient[b] = -lr d loss / d (h . o[b]) = -sign[b] lr sigmoid(x[b]).
-template <class F, class SignOf>
-void bag_coefficients(const F* products, int64_t n, F lr, SoftplusSum<F>& loss, const SignOf& sign_of,
-                      F* coefficients) {
-    pack<F> place = zero<F>();
-    for (int i = 0; i < lanes<F>; ++i) place[i] = F(i);
-    for (int64_t q = 0; q < n; q += kDots<F>) {
-        pack<F> lanes_of[kDots<F>];
-        for (int b = 0; b < kDots<F>; ++b) lanes_of[b] = load(products + (q + b) * lanes<F>);
-        const pack<F> dots = reduce<kDots<F>, lanes<F>, F>(lanes_of);
-        const pack<F> sign = sign_of(q, place);
-        const F count = F(n - q < kDots<F> ? n - q : kDots<F>);
-        const pack<F> x = select<F>(place < count, dots * sign, broadcast<F>(kNoScore));
-        store(coefficients + q, sigmoid(x, loss) * sign * -lr);
-    }
-}
-
-// contexts[a] += share sum_b coefficient[b] o[b], once for each time a row stands there, and o[b] += coefficient[b] h,
-// from the values before the update. Order: outputs as they stand.
-template <class F>
-void update_bag(F* const* contexts, int64_t m, F share, F* const* outputs, int64_t n, const F* coefficients,
-                const F* h, int64_t cols) {
-    for_blocks<F, kBagBlock>(cols, [=](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+void update_bag(F* const* contexts, int64_t m, F share, Window<F>& w, int64_t cols) {
+    const auto update = [=, n = w.n, h = w.inputs[0], outputs = w.outputs, coefficients = w.coefficients,
+                         stride = w.group_stride](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
         pack<F> pooled[N], step[N];
         HOTROW_UNROLL
@@ -111,7 +59,7 @@ void update_bag(F* const* contexts, int64_t m, F share, F* const* outputs, int64
         }
         for (int64_t b = 0; b < n; ++b) {
             F* const row = outputs[b] + d;
-            const pack<F> c = broadcast(coefficients[b]);
+            const pack<F> c = broadcast(coefficients[b / kOutputs * stride + b % kOutputs]);
             HOTROW_UNROLL
             for (int k = 0; k < N; ++k) {
                 const pack<F> o = load_block<N>(row, k, tail);
@@ -126,7 +74,8 @@ void update_bag(F* const* contexts, int64_t m, F share, F* const* outputs, int64
             HOTROW_UNROLL
             for (int k = 0; k < N; ++k) store_block<N>(row, k, load_block<N>(row, k, tail) + step[k], tail);
         }
-    });
+    };
+    for_blocks<F, kBagBlock>(cols, update);
 }
 
 // For each batch of windows of for_groups and train_group, with C[a] the m contexts of one, o[b] its outputs and
@@ -141,7 +90,6 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
     const int64_t cols = in_table.cols, line = 64 / int64_t(sizeof(F)), stride = (cols + line - 1) / line * line;
     Window<F> window(scratch, 1, 1 + job.negative, cols);
     Group<F> group(scratch, 1, job.negative);
-    F* const coefficients = scratch.take<F>(1 + job.negative);
     F** const contexts = scratch.take<F*>(kGroup * 2 * job.window + 8);
     F** bags[kGroup];
     int64_t sizes[kGroup];
@@ -166,8 +114,7 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
     };
     const auto alone = [&](int s) HOTROW_INLINE_LAMBDA {
         group.take(s, window);
-        for (int64_t b = 0; b < window.n; ++b) coefficients[b] = window.at(0, b);
-        update_bag(bags[s], sizes[s], share(s), window.outputs, window.n, coefficients, group.inputs[s], cols);
+        update_bag(bags[s], sizes[s], share(s), window, cols);
     };
     const auto train = [&](int at_once, bool clash, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
         train_group(group, at_once, cols, clash, sum, together, alone, meanwhile);

@@ -133,30 +133,27 @@ void skipgram_hs_epoch(const Epoch<I>& job, const Paths& paths, Range range, voi
 template <class F, class I>
 void cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Range range, void* memory, Mat<F> in_table,
                    Mat<F> out_table, Loss& loss) {
-    const int64_t room = (paths.longest + kDots<F> - 1) / kDots<F> * kDots<F>;
     Scratch scratch{static_cast<char*>(memory)};
-    F** const outputs = scratch.take<F*>(paths.longest);
-    F* const coefficients = scratch.take<F>(room + lanes<F>);
-    F* const signs = scratch.take<F>(room + lanes<F>);
-    F* const products = scratch.take<F>(room * lanes<F>);
-    F* const h = scratch.take<F>(in_table.cols);
+    const int64_t cols = in_table.cols;
+    Window<F> w(scratch, 1, paths.longest, cols);
+    PathSigns<F> signs{scratch.take<F>((paths.longest + kOutputs) / kOutputs * Window<F>::kTile)};
+    w.inputs[0] = scratch.take<F>(cols);
+    w.m = 1;
     SoftplusSum<F> sum;
-    const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
+    const auto fetch = [cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
     const auto train = [&](F** contexts, int64_t m, int64_t n, const uint8_t* codes, bool, F lr, const auto& meanwhile)
                            HOTROW_INLINE_LAMBDA {
         const F one_over_m = F(1) / F(m);
-        const int64_t used = (n + kDots<F> - 1) / kDots<F> * kDots<F>;
-        pool_and_multiply(contexts, m, cbow_mean ? one_over_m : F(1), outputs, n, used, in_table.cols, h, products);
-        for (int64_t b = 0; b < n; ++b) signs[b] = sign_of<F>(codes[b]);
-        bag_coefficients(
-            products, n, lr, sum, [signs](int64_t q, pack<F>) HOTROW_INLINE_LAMBDA { return load(signs + q); },
-            coefficients);
+        pool_bag(contexts, m, cbow_mean ? one_over_m : F(1), cols, w.inputs[0]);
+        w.n = n;
+        signs.set(codes, n);
+        coefficients_of(w, cols, lr, signs, sum);
         meanwhile();
-        update_bag(contexts, m, cbow_mean ? F(1) : one_over_m, outputs, n, coefficients, h, in_table.cols);
+        update_bag(contexts, m, cbow_mean ? F(1) : one_over_m, w, cols);
         ++loss.terms;
         return int64_t(1);
     };
-    for_paths<4>(job, paths, range, scratch, in_table, out_table, outputs, fetch, train);
+    for_paths<4>(job, paths, range, scratch, in_table, out_table, w.outputs, fetch, train);
     sum.flush();
     loss.sum += sum.total;
 }

@@ -87,7 +87,8 @@ def skipgram_epoch(
     (in_table[context] against out_table[centre] and out_table[negatives]); each window is one step on the summed loss
     of its pairs, see skipgram_step. They are also shared by up to 8 centres that are far apart: of the words left of
     1,024 tokens, the first of each eighth, the second of each, and so on. Such a group is scored as a whole, then its
-    windows take their steps one after another. With shared_negatives=False each context has negatives of its own, as in
+    windows take their steps one after another; where lr is so high that their steps might overshoot together, a few
+    windows at a time, down to one (see docs/decisions/05-skipgram.md). With shared_negatives=False each context has negatives of its own, as in
     word2vec.c and gensim: a window is then a sequence of steps, one for each context in the order of their positions,
     which takes longer. Draws depend on seed and position in `tokens` alone: with one thread and a seed the result
     repeats bit for bit. Ctrl-C stops between blocks of words and leaves both tables usable.
