@@ -88,10 +88,10 @@ def skipgram_epoch(
     of its pairs, see skipgram_step. They are also shared by up to 8 centres that are far apart: of the words left of
     1,024 tokens, the first of each eighth, the second of each, and so on. Such a group is scored as a whole, then its
     windows take their steps one after another; where lr is so high that their steps might overshoot together, a few
-    windows at a time, down to one (see docs/decisions/05-skipgram.md). With shared_negatives=False each context has negatives of its own, as in
-    word2vec.c and gensim: a window is then a sequence of steps, one for each context in the order of their positions,
-    which takes longer. Draws depend on seed and position in `tokens` alone: with one thread and a seed the result
-    repeats bit for bit. Ctrl-C stops between blocks of words and leaves both tables usable.
+    windows at a time, down to one (see docs/decisions/05-skipgram.md). With shared_negatives=False each context has
+    negatives of its own, as in word2vec.c and gensim: a window is then a sequence of steps, one for each context in the
+    order of their positions, which takes longer. Draws depend on seed and position in `tokens` alone: with one thread
+    and a seed the result repeats bit for bit. Ctrl-C stops between blocks of words and leaves both tables usable.
 
     Args:
         in_table, out_table (float32 or float64[R, D]): R is the size of the vocabulary.
