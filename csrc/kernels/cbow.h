@@ -27,6 +27,16 @@ void pool_bag(F* const* contexts, int64_t m, F factor, int64_t cols, F* h) {
     });
 }
 
+// rows[a] += step in the block of N registers from column d on.
+template <int N, class F>
+HOTROW_INLINE void add_to_rows(F* const* rows, int64_t m, const pack<F>* step, int64_t d, Tail<F> tail) {
+    for (int64_t a = 0; a < m; ++a) {
+        F* const row = rows[a] + d;
+        HOTROW_UNROLL
+        for (int k = 0; k < N; ++k) store_block<N>(row, k, load_block<N>(row, k, tail) + step[k], tail);
+    }
+}
+
 // contexts[a] += share step, once for each time a row stands there.
 template <class F>
 void spread_bag(F* const* contexts, int64_t m, F share, const F* step, int64_t cols) {
@@ -35,11 +45,7 @@ void spread_bag(F* const* contexts, int64_t m, F share, const F* step, int64_t c
         pack<F> part[N];
         HOTROW_UNROLL
         for (int k = 0; k < N; ++k) part[k] = load_block<N>(step + d, k, tail) * share;
-        for (int64_t a = 0; a < m; ++a) {
-            F* const row = contexts[a] + d;
-            HOTROW_UNROLL
-            for (int k = 0; k < N; ++k) store_block<N>(row, k, load_block<N>(row, k, tail) + part[k], tail);
-        }
+        add_to_rows<N>(contexts, m, part, d, tail);
     });
 }
 
@@ -49,7 +55,7 @@ void spread_bag(F* const* contexts, int64_t m, F share, const F* step, int64_t c
 template <class F>
 void update_bag(F* const* contexts, int64_t m, F share, Window<F>& w, int64_t cols) {
     const auto update = [=, n = w.n, h = w.inputs[0], outputs = w.outputs, coefficients = w.coefficients,
-                         stride = w.group_stride](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+                         stride = w.chunk_stride](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
         pack<F> pooled[N], step[N];
         HOTROW_UNROLL
@@ -69,11 +75,7 @@ void update_bag(F* const* contexts, int64_t m, F share, Window<F>& w, int64_t co
         }
         HOTROW_UNROLL
         for (int k = 0; k < N; ++k) step[k] *= share;
-        for (int64_t a = 0; a < m; ++a) {
-            F* const row = contexts[a] + d;
-            HOTROW_UNROLL
-            for (int k = 0; k < N; ++k) store_block<N>(row, k, load_block<N>(row, k, tail) + step[k], tail);
-        }
+        add_to_rows<N>(contexts, m, step, d, tail);
     };
     for_blocks<F, kBagBlock>(cols, update);
 }
@@ -90,7 +92,7 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
     const int64_t cols = in_table.cols, line = 64 / int64_t(sizeof(F)), stride = (cols + line - 1) / line * line;
     Window<F> window(scratch, 1, 1 + job.negative, cols);
     Group<F> group(scratch, 1, job.negative);
-    F** const contexts = scratch.take<F*>(kGroup * 2 * job.window + 8);
+    F** const contexts = scratch.take<F*>(kGroup * 2 * job.window + kCopied);
     F** bags[kGroup];
     int64_t sizes[kGroup];
     F* steps[kGroup];
@@ -109,7 +111,7 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
         ++loss.terms;
     };
     const auto together = [&](auto width, int begin, int end) HOTROW_INLINE_LAMBDA {
-        update_outputs<decltype(width)::value, false>(group, nullptr, begin, end, steps, cols);
+        update_outputs<decltype(width)::value, false>(group, begin, end, steps, cols);
         for (int s = begin; s < end; ++s) spread_bag(bags[s], sizes[s], share(s), steps[s], cols);
     };
     const auto alone = [&](int s) HOTROW_INLINE_LAMBDA {

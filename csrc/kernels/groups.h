@@ -50,6 +50,8 @@ struct Groups {
     HOTROW_INLINE int32_t center(int32_t i, int s) const { return begin + s * count + i; }
 };
 
+constexpr int64_t kCopied = 8;  // pointers at a time, a register of 64 bytes: so much room there is past the last
+
 // The windows of a group at work: pairs of an input and the own output of its window, window after window.
 template <class F>
 struct Group {
@@ -62,10 +64,11 @@ struct Group {
     const int64_t n, chunk_stride;
     int windows = 0;
     int64_t first[kGroup + 1] = {};  // of the inputs of each window
+    int64_t size[kGroup];            // and how many they are
     bool repeats[kGroup];            // whether one may be there twice
 
     HOTROW_INLINE Group(Scratch& scratch, int64_t max_inputs, int64_t negative)
-        : inputs(scratch.take<F*>(kGroup * max_inputs + 8)),
+        : inputs(scratch.take<F*>(kGroup * max_inputs + kCopied)),
           owns(scratch.take<F*>(kGroup * max_inputs)),
           rates(scratch.take<F>(kGroup * max_inputs + 1)),
           outputs(scratch.take<F*>(1 + negative)),
@@ -84,26 +87,18 @@ struct Group {
         }
         rates[end] = lr;
         repeats[windows] = repeated;
+        size[windows] = m;
         first[++windows] = end;
     }
-    // Equal inputs of a window have the same coefficients twice: adds them up and keeps one. Returns how many are left.
-    HOTROW_INLINE int64_t merge_inputs(int s) {
-        int64_t m = first[s + 1] - first[s];
+    HOTROW_INLINE void merge_inputs(int s) {
         if (repeats[s])
-            merge_repeats(
-                inputs + first[s], m,
-                [&, at_first = first[s]](int64_t e, int64_t a) HOTROW_INLINE_LAMBDA {
-                    for (int64_t b = 0; b < n; ++b) at(at_first + e, b) += at(at_first + a, b);
-                },
-                [&, at_first = first[s]](int64_t a, int64_t last) HOTROW_INLINE_LAMBDA {
-                    for (int64_t b = 0; b < n; ++b) at(at_first + a, b) = at(at_first + last, b);
-                });
-        return m;
+            merge_repeats(inputs + first[s], size[s], n, [&, from = first[s]](int64_t a, int64_t b)
+                                                             HOTROW_INLINE_LAMBDA -> F& { return at(from + a, b); });
     }
     // A window alone: without negatives that are its own output, repeated rows merged.
     HOTROW_INLINE void take(int s, Window<F>& window) {
-        window.set_inputs(inputs + first[s], first[s + 1] - first[s], true);
-        window.group_stride = (window.m + 1) / 2 * kTile;
+        window.set_inputs(inputs + first[s], size[s], true);
+        window.chunk_stride = (window.m + 1) / 2 * kTile;
         window.n = 0;
         for (int64_t b = 0; b < n; ++b) {
             F* const output = b == 0 ? own(s) : outputs[b];
@@ -150,7 +145,7 @@ HOTROW_OWN_FUNCTION void coefficients_of(Group<F>& g, int begin, int end, int64_
 // group. InPlace: to is h; else without the term h[a], and each window has one input. One pass over the columns: rows
 // of negatives are loaded and stored once.
 template <int B, bool InPlace, class F>
-void update_outputs(Group<F>& g, const int64_t* sizes, int begin, int end, F* const* to, int64_t cols) {
+void update_outputs(Group<F>& g, int begin, int end, F* const* to, int64_t cols) {
     F* o[B];
     for (int b = 1; b < B; ++b) o[b] = g.outputs[b];
     const auto columns = [&](int64_t d, auto part) HOTROW_INLINE_LAMBDA {
@@ -162,15 +157,11 @@ void update_outputs(Group<F>& g, const int64_t* sizes, int begin, int end, F* co
             F* const own = g.owns[from] + d;
             after[0] = load(own, part);
             for (int b = 0; b < B; ++b) before[b] = after[b];
-            for (int64_t a = from; a < (InPlace ? from + sizes[s] : from + 1); ++a) {
+            for (int64_t a = from; a < (InPlace ? from + g.size[s] : from + 1); ++a) {
                 const V x = load(g.inputs[a] + d, part);
-                V moved = InPlace ? x : V{};
-                for (int b = 0; b < B; ++b) {
-                    const V c = broadcast<F, V>(g.coefficients[a * Group<F>::kStride + b]);
-                    moved = fma(c, before[b], moved);
-                    after[b] = fma(c, x, after[b]);
-                }
-                store(to[a] + d, moved, part);
+                const V moved = InPlace ? x : V{};
+                store(to[a] + d,
+                      update_pairs<B>(g.coefficients + a * Group<F>::kStride, x, moved, before, after), part);
             }
             store(own, after[0], part);
         }
@@ -227,12 +218,11 @@ HOTROW_INLINE void train_group(Group<F>& g, int at_once, int64_t cols, bool clas
 template <class F, class I, class Add, class Train>
 HOTROW_INLINE void for_groups(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
                               Group<F>& group, F** contexts, const Add& add, const Train& train) {
-    constexpr int64_t copied = 8;  // pointers at a time: a register of 64 bytes
     const KeptWords<I> kept(job, range, scratch);
     const Windows<I> windows(job, kept, scratch);
     const Groups<I> groups(job, kept, scratch);
     const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
-    F** const rows = scratch.take<F*>(windows.room + copied);
+    F** const rows = scratch.take<F*>(windows.room + kCopied);
     for (int32_t c = windows.first; c < kept.count; ++c) rows[c] = in_table.row(kept.word[c]);
 
     const int32_t window = int32_t(job.window);
@@ -258,7 +248,7 @@ HOTROW_INLINE void for_groups(const Epoch<I>& job, Range range, Scratch& scratch
         for_centers(i, [&](int32_t t) HOTROW_INLINE_LAMBDA {
             const int64_t m = windows.contexts(t), begin = windows.begin[t];
             if (m == 0) return;
-            for (int64_t a = 0; a <= m; a += copied) std::memcpy(next + a, rows + begin + a, copied * sizeof(F*));
+            for (int64_t a = 0; a <= m; a += kCopied) std::memcpy(next + a, rows + begin + a, kCopied * sizeof(F*));
             next[t - begin] = next[m];  // in place of the centre
             add(next, m, windows.repeats[t] != 0, out_table.row(kept.word[t]),
                 F(job.lr_begin + lr_slope * double(kept.position[t])));

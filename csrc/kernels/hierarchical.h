@@ -84,7 +84,7 @@ HOTROW_INLINE F sign_of(uint8_t code) {
 // As FirstIsPositive, for the outputs of a path: those of code 0 are positive.
 template <class F>
 struct PathSigns {
-    F* tiles;  // a tile for each group
+    F* tiles;  // a tile for each chunk
 
     HOTROW_INLINE void set(const uint8_t* codes, int64_t n) {
         constexpr int tile = Window<F>::kTile;

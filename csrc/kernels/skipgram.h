@@ -100,9 +100,8 @@ void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_ta
         loss.terms += m;
     };
     const auto together = [&](auto width, int begin, int end) HOTROW_INLINE_LAMBDA {
-        int64_t sizes[kGroup];
-        for (int s = begin; s < end; ++s) sizes[s] = group.merge_inputs(s);
-        update_outputs<decltype(width)::value, true>(group, sizes, begin, end, group.inputs, cols);
+        for (int s = begin; s < end; ++s) group.merge_inputs(s);
+        update_outputs<decltype(width)::value, true>(group, begin, end, group.inputs, cols);
     };
     const auto alone = [&](int s) HOTROW_INLINE_LAMBDA {
         group.take(s, window);

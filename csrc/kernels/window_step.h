@@ -10,8 +10,8 @@ namespace {
 
 constexpr int kOutputs = 6;  // output rows held in registers at a time: one positive and the usual five negatives
 
-// The input rows (contexts) and output rows (the positive first, then negatives) of one window. Outputs form groups of
-// kOutputs; the coefficients of two inputs with a group stand in a tile of whole registers, kStride apart, that of
+// The input rows (contexts) and output rows (the positive first, then negatives) of one window. Outputs form chunks of
+// kOutputs; the coefficients of two inputs with a chunk stand in a tile of whole registers, kStride apart, that of
 // input a and output b at(a, b).
 template <class F>
 struct Window {
@@ -19,9 +19,9 @@ struct Window {
     F** own;  // where inputs can stand
     F** inputs;
     F** outputs;
-    F** moving;  // rows that hold the inputs on their way when there are several groups
+    F** moving;  // rows that hold the inputs on their way when there are several chunks
     F* coefficients;
-    int64_t m = 0, n = 0, group_stride = 0;
+    int64_t m = 0, n = 0, chunk_stride = 0;
 
     HOTROW_INLINE Window(Scratch& scratch, int64_t max_inputs, int64_t max_outputs, int64_t cols)
         : own(scratch.take<F*>(max_inputs)),
@@ -38,8 +38,8 @@ struct Window {
         inputs = repeats ? own : rows;
         for (int64_t a = 0; a < m && repeats; ++a) own[a] = rows[a];
     }
-    HOTROW_INLINE F* group(int64_t first_output) { return coefficients + first_output / kOutputs * group_stride; }
-    HOTROW_INLINE F& at(int64_t a, int64_t b) { return group(b)[a * kStride + b % kOutputs]; }
+    HOTROW_INLINE F* chunk(int64_t first_output) { return coefficients + first_output / kOutputs * chunk_stride; }
+    HOTROW_INLINE F& at(int64_t a, int64_t b) { return chunk(b)[a * kStride + b % kOutputs]; }
 };
 
 // The score of lanes without a coefficient: it adds exactly nothing to the loss. A much lower one would make denormal
@@ -47,7 +47,7 @@ struct Window {
 constexpr int kNoScore = -60;
 
 // -1 for outputs that are positive, 1 for negatives, of the register that begins at place `first` of a tile of the
-// group that begins with output q: here the first output is the positive.
+// chunk that begins with output q: here the first output is the positive.
 struct FirstIsPositive {
     template <class F>
     HOTROW_INLINE pack<F> of_tile(int64_t q, int first) const {
@@ -102,12 +102,12 @@ HOTROW_INLINE void scores_of_tiles(F* const* inputs, F* const* owns, int64_t m, 
                                    int64_t cols, int64_t q, const Signs& signs, F* x) {
     with_width<kOutputs>(int(n), [&](auto width) HOTROW_INLINE_LAMBDA {
         constexpr int B = decltype(width)::value, S = Window<F>::kStride;
-        F* group[B];
-        for (int b = 0; b < B; ++b) group[b] = outputs[b];
+        F* rows[B];
+        for (int b = 0; b < B; ++b) rows[b] = outputs[b];
         int64_t a = 0;
         for (; a + 2 <= m; a += 2)
-            scores_of_tile<2, B, Own>(inputs + a, owns + a, group, cols, q, signs, x + a * S);
-        if (a < m) scores_of_tile<1, B, Own>(inputs + a, owns + a, group, cols, q, signs, x + a * S);
+            scores_of_tile<2, B, Own>(inputs + a, owns + a, rows, cols, q, signs, x + a * S);
+        if (a < m) scores_of_tile<1, B, Own>(inputs + a, owns + a, rows, cols, q, signs, x + a * S);
     });
 }
 
@@ -115,58 +115,56 @@ HOTROW_INLINE void scores_of_tiles(F* const* inputs, F* const* owns, int64_t m, 
 // coefficient[a, b] = -lr d loss / d (h[a] . o[b]) = -sign[b] lr sigmoid(x[a, b]).
 template <class F, class Signs>
 HOTROW_INLINE void coefficients_of(Window<F>& w, int64_t cols, F lr, const Signs& signs, SoftplusSum<F>& loss) {
-    w.group_stride = (w.m + 1) / 2 * w.kTile;
+    w.chunk_stride = (w.m + 1) / 2 * w.kTile;
     for (int64_t q = 0; q < w.n; q += kOutputs) {
-        F* const x = w.group(q);
+        F* const x = w.chunk(q);
         const int64_t n = w.n - q < kOutputs ? w.n - q : kOutputs;
         scores_of_tiles<false>(w.inputs, w.inputs, w.m, w.outputs + q, n, cols, q, signs, x);
-        for (int64_t i = 0; i < w.group_stride; i += w.kTile)
+        for (int64_t i = 0; i < w.chunk_stride; i += w.kTile)
             for (int k = 0; k < w.kTile; k += lanes<F>)
                 store(x + i + k, sigmoid(load(x + i + k), loss) * (signs.template of_tile<F>(q, k) * -lr));
     }
 }
 
-// Keeps one of rows that are equal: join(e, b) adds the coefficients of row b to those of row e, move(b, last) fills
-// the gap.
-template <class F, class Join, class Move>
-HOTROW_INLINE void merge_repeats(F** rows, int64_t& count, const Join& join, const Move& move) {
+// Rows that are equal have coefficients that are: adds these up and keeps one row. at(b, i) is that of row b and
+// i < others.
+template <class F, class At>
+HOTROW_INLINE void merge_repeats(F** rows, int64_t& count, int64_t others, const At& at) {
     for (int64_t b = 1; b < count; ++b)
         for (int64_t e = 0; e < b; ++e)
             if (rows[e] == rows[b]) {
                 --count;
                 rows[b] = rows[count];
-                join(e, b);
-                move(b, count);
+                for (int64_t i = 0; i < others; ++i) {
+                    at(e, i) += at(b, i);
+                    at(b, i) = at(count, i);
+                }
                 --b;
                 break;
             }
 }
 
-// A row that stands in a window twice has the same coefficients twice: add them up and keep one.
 template <class F>
 HOTROW_INLINE void merge_repeats(Window<F>& w) {
-    merge_repeats(
-        w.inputs, w.m,
-        [&](int64_t e, int64_t a) HOTROW_INLINE_LAMBDA {
-            for (int64_t b = 0; b < w.n; ++b) w.at(e, b) += w.at(a, b);
-        },
-        [&](int64_t a, int64_t last) HOTROW_INLINE_LAMBDA {
-            for (int64_t b = 0; b < w.n; ++b) w.at(a, b) = w.at(last, b);
-        });
-    merge_repeats(
-        w.outputs, w.n,
-        [&](int64_t e, int64_t b) HOTROW_INLINE_LAMBDA {
-            for (int64_t a = 0; a < w.m; ++a) w.at(a, e) += w.at(a, b);
-        },
-        [&](int64_t b, int64_t last) HOTROW_INLINE_LAMBDA {
-            for (int64_t a = 0; a < w.m; ++a) w.at(a, b) = w.at(a, last);
-        });
+    merge_repeats(w.inputs, w.m, w.n, [&](int64_t a, int64_t b) HOTROW_INLINE_LAMBDA -> F& { return w.at(a, b); });
+    merge_repeats(w.outputs, w.n, w.m, [&](int64_t b, int64_t a) HOTROW_INLINE_LAMBDA -> F& { return w.at(a, b); });
 }
 
-// to[a, :] = from[a, :] + sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :] for a group of
+// Of an input x and B outputs: after[b] += coefficient[b] x. Returns moved + sum_b coefficient[b] before[b].
+template <int B, class F, class V>
+HOTROW_INLINE V update_pairs(const F* coefficient, V x, V moved, const V* before, V* after) {
+    for (int b = 0; b < B; ++b) {
+        const V c = broadcast<F, V>(coefficient[b]);
+        moved = fma(c, before[b], moved);
+        after[b] = fma(c, x, after[b]);
+    }
+    return moved;
+}
+
+// to[a, :] = from[a, :] + sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :] for a chunk of
 // B outputs. One pass over the columns: each row is loaded and stored once. `Alone`: from and to are h.
 template <int B, bool Alone, class F>
-void update_group(F* const* h, F* const* from, F* const* to, int64_t m, F* const* outputs, int64_t cols,
+void update_chunk(F* const* h, F* const* from, F* const* to, int64_t m, F* const* outputs, int64_t cols,
                   const F* coefficient) {
     F* o[B];
     for (int b = 0; b < B; ++b) o[b] = outputs[b];
@@ -176,13 +174,8 @@ void update_group(F* const* h, F* const* from, F* const* to, int64_t m, F* const
         for (int b = 0; b < B; ++b) after[b] = before[b] = load(o[b] + d, part);
         for (int64_t a = 0; a < m; ++a) {
             const V x = load(h[a] + d, part);
-            V moved = Alone ? x : load(from[a] + d, part);
-            for (int b = 0; b < B; ++b) {
-                const V c = broadcast<F, V>(coefficient[a * Window<F>::kStride + b]);
-                moved = fma(c, before[b], moved);
-                after[b] = fma(c, x, after[b]);
-            }
-            store(to[a] + d, moved, part);
+            const V moved = Alone ? x : load(from[a] + d, part);
+            store(to[a] + d, update_pairs<B>(coefficient + a * Window<F>::kStride, x, moved, before, after), part);
         }
         for (int b = 0; b < B; ++b) store(o[b] + d, after[b], part);
     };
@@ -191,7 +184,7 @@ void update_group(F* const* h, F* const* from, F* const* to, int64_t m, F* const
 }
 
 // h[a, :] += sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :], both from the values
-// before the update: the inputs stay as they are until the last group of outputs.
+// before the update: the inputs stay as they are until the last chunk of outputs.
 template <class F>
 HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
     const bool alone = w.n <= kOutputs;
@@ -200,8 +193,8 @@ HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
             constexpr int B = decltype(width)::value;
             F** const from = q == 0 ? w.inputs : w.moving;
             F** const to = q + kOutputs >= w.n ? w.inputs : w.moving;
-            if (alone) update_group<B, true>(w.inputs, from, to, w.m, w.outputs + q, cols, w.group(q));
-            else update_group<B, false>(w.inputs, from, to, w.m, w.outputs + q, cols, w.group(q));
+            if (alone) update_chunk<B, true>(w.inputs, from, to, w.m, w.outputs + q, cols, w.chunk(q));
+            else update_chunk<B, false>(w.inputs, from, to, w.m, w.outputs + q, cols, w.chunk(q));
         });
 }
 

@@ -79,7 +79,8 @@ HOTROW_INLINE I word_drawn(const Epoch<I>& job, uint64_t draw) {
     return (I(bucket) & ~reject) | (other & reject);  // the choice is a coin toss: no branch
 }
 
-// Where the windows of the centres of a block begin and end among the kept words, in loops that compilers make vectors of.
+// Where the windows of the centres of a block begin and end among the kept words, in loops that compilers make vectors
+// of.
 template <class I>
 struct Windows {
     int32_t* begin;

@@ -279,12 +279,28 @@ def _square(x, start, cols):
     return total
 
 
+@part
+def _windows_at_once(inputs, rows, contexts, windows, together, lr, cols):
+    """How many windows of a group are scored at once: no more than surely descend the loss of a negative. A step does
+    not overshoot if lr times a quarter of the sum of squares of its inputs is at most 1; the first stand for all.
+    """
+    at_once, all_inputs, judged, reach = _GROUP, 0, 0, 0.0
+    for s in range(windows):
+        m = min(contexts[s], together)
+        all_inputs += m
+        for a in range(min(m, _INPUTS_ALIKE - judged)):
+            reach += lr[0] / 4 * _square(inputs, rows[s, a], cols)
+            judged += 1
+    while at_once > 1 and not at_once * reach * all_inputs <= judged * windows:
+        at_once -= 1
+    return at_once
+
+
 @jit
 def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
     """Group after group of the centres of tokens begin .. end - 1: the contexts of each, all together or each in turn,
     on itself and the negatives that differ from it, or on its path where there are paths; it has `most` negatives, or
-    nodes at most. _GROUP centres share negatives; no more are scored at once than surely descend the loss of one of
-    these: a step does not overshoot if lr times a quarter of the sum of squares of all inputs is at most 1.
+    nodes at most. _GROUP centres share negatives, and some of them are scored at once.
     """
     tokens, offsets, keep, accept, other, path_offsets, points, codes = job[:8]
     window, most, shrink, lr_begin, lr_end, seed = job[8:]
@@ -311,7 +327,7 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
             tokens, offsets, keep, window, shrink, seed, block, min(block + tokens_per_block, end), word, place,
             window_begin, window_end,
         )  # fmt: skip
-        groups = -(-(last - first) // members)
+        groups, at_once = -(-(last - first) // members), 1
         for i in range(0 if hs or pairs else groups):
             draw_words(accept, other, seed, place[first + i] * most, most, negatives[i * most :])
         block_loss = 0.0
@@ -333,16 +349,8 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
                         factor = scalar_t(1) / scalar_t(m) if cbow_mean else scalar_t(1)
                         _pool(in_flat, rows[windows], m, factor, cols, inputs, input_rows[windows, 0])
                     windows += 1
-            if i % _GROUPS_ALIKE == 0:
-                at_once, all_inputs, judged, reach = members, 0, 0, 0.0
-                for s in range(windows):
-                    m = min(contexts[s], together)
-                    all_inputs += m
-                    for a in range(min(m, _INPUTS_ALIKE - judged)):
-                        reach += lr[0] / 4 * _square(inputs, input_rows[s, a], cols)
-                        judged += 1
-                while at_once > 1 and not at_once * reach * all_inputs <= judged * windows:
-                    at_once -= 1
+            if members > 1 and i % _GROUPS_ALIKE == 0:
+                at_once = _windows_at_once(inputs, input_rows, contexts, windows, together, lr, cols)
             for batch in range(0, windows, at_once):
                 batch_end = min(batch + at_once, windows)
                 for s in range(batch, batch_end):
