@@ -161,25 +161,24 @@ constexpr int kGroup = 8;
 constexpr int64_t kGroupsPerBlock = kTokensPerBlock / kGroup;
 
 // Scratch bytes that a skip-gram or CBOW kernel needs for one thread: words kept in a block and around it, negatives of
-// all pairs of a few windows, the rows of a window and its coefficients, input rows under way.
+// all pairs of a few windows, the rows of a window, its coefficients and their signs, input rows under way.
 constexpr int64_t kDrawnWindows = 4;  // of pairs with negatives of their own; a power of two
 HOTROW_INLINE int64_t window_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
     const int64_t kept = kTokensPerBlock + 2 * window, inputs = 2 * window, outputs = 1 + negative;
     const int64_t drawn = kDrawnWindows * inputs * negative;
-    return kept * 44 + drawn * 8 + inputs * (outputs + 8) * 16 + inputs * (24 + cols * 8) + outputs * 8 + 4096;
+    return kept * 44 + drawn * 8 + inputs * (24 + outputs * 16 + cols * 8) + outputs * 8 + 4096;
 }
 
 // And for groups of windows: their negatives and all of their pairs, pooled rows and steps of CBOW.
 HOTROW_INLINE int64_t group_scratch_bytes(int64_t window, int64_t negative, int64_t cols) {
-    const int64_t pairs = kGroup * 2 * window + 16, rows = kTokensPerBlock + 2 * window;
-    return kGroupsPerBlock * (negative + 2) * 8 + pairs * (24 + (negative + 6) * 16) + (negative + rows) * 8 +
+    const int64_t inputs = kGroup * 2 * window, outputs = 1 + negative, rows = kTokensPerBlock + 2 * window;
+    return kGroupsPerBlock * (negative + 2) * 8 + inputs * (24 + outputs * 16) + (outputs + rows) * 8 +
            2 * kGroup * (cols + 16) * 8 + 4096;
 }
 
-// The same for hierarchical softmax, with the signs of a path and two copies of the shared nodes.
+// The same for hierarchical softmax, with two copies of the shared nodes.
 HOTROW_INLINE int64_t path_scratch_bytes(int64_t window, int64_t longest, int64_t cols) {
-    const int64_t signs = 3 * (longest + 8), copies = 2 * kSharedNodes * (cols + 16);
-    return window_scratch_bytes(window, longest, cols) + (signs + copies) * 8;
+    return window_scratch_bytes(window, longest, cols) + 2 * kSharedNodes * (cols + 16) * 8;
 }
 
 struct Loss {

@@ -157,8 +157,8 @@ FAULTS = [
     Fault(
         "a negative that is the centre counts in the loss",
         "csrc/kernels/groups.h",
-        "g.at(a, b) = kNoScore;",
-        "g.at(a, b) = F(0);",
+        "pairs.at(a, b) = kNoScore;",
+        "pairs.at(a, b) = F(0);",
         "test_ops.py -k matches_reference and cbow_epoch and float32",
     ),
     Fault(

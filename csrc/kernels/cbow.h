@@ -54,8 +54,7 @@ void spread_bag(F* const* contexts, int64_t m, F share, const F* step, int64_t c
 // update. Order: outputs as they stand.
 template <class F>
 void update_bag(F* const* contexts, int64_t m, F share, Window<F>& w, int64_t cols) {
-    const auto update = [=, n = w.n, h = w.inputs[0], outputs = w.outputs, coefficients = w.coefficients,
-                         stride = w.chunk_stride](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+    const auto update = [=, n = w.n, h = w.inputs[0], outputs = w.outputs, coefficients = w.coefficients.numbers](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
         pack<F> pooled[N], step[N];
         HOTROW_UNROLL
@@ -65,7 +64,7 @@ void update_bag(F* const* contexts, int64_t m, F share, Window<F>& w, int64_t co
         }
         for (int64_t b = 0; b < n; ++b) {
             F* const row = outputs[b] + d;
-            const pack<F> c = broadcast(coefficients[b / kOutputs * stride + b % kOutputs]);
+            const pack<F> c = broadcast(coefficients[b]);
             HOTROW_UNROLL
             for (int k = 0; k < N; ++k) {
                 const pack<F> o = load_block<N>(row, k, tail);
@@ -102,12 +101,12 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
     }
     SoftplusSum<F> sum;
     const auto share = [&](int s) HOTROW_INLINE_LAMBDA { return cbow_mean ? F(1) : F(1) / F(sizes[s]); };
-    const auto add = [&](F** bag, int64_t m, bool, F* own, F lr) HOTROW_INLINE_LAMBDA {
+    const auto add = [&](F** bag, int64_t m, bool, F* own) HOTROW_INLINE_LAMBDA {
         const int s = group.windows;
         bags[s] = bag;
         sizes[s] = m;
         pool_bag(bag, m, cbow_mean ? F(1) / F(m) : F(1), cols, group.inputs[s]);
-        group.add(1, false, own, lr);
+        group.add(1, false, own);
         ++loss.terms;
     };
     const auto together = [&](auto width, int begin, int end) HOTROW_INLINE_LAMBDA {
@@ -118,8 +117,8 @@ void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, 
         group.take(s, window);
         update_bag(bags[s], sizes[s], share(s), window, cols);
     };
-    const auto train = [&](int at_once, bool clash, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
-        train_group(group, at_once, cols, clash, sum, together, alone, meanwhile);
+    const auto train = [&](int at_once, F lr, bool clash, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
+        train_group(group, at_once, cols, lr, clash, sum, together, alone, meanwhile);
     };
     for_groups(job, range, scratch, in_table, out_table, group, contexts, add, train);
     sum.flush();

@@ -55,13 +55,11 @@ constexpr int64_t kCopied = 8;  // pointers at a time, a register of 64 bytes: s
 // The windows of a group at work: pairs of an input and the own output of its window, window after window.
 template <class F>
 struct Group {
-    static constexpr int kTile = Window<F>::kTile, kStride = Window<F>::kStride;
     F** inputs;
     F** owns;
-    F* rates;         // learning rates
-    F** outputs;      // the negatives, from place 1 on: place 0 is of a window's own
-    F* coefficients;  // that of input a and output b at(a, b), as in Window
-    const int64_t n, chunk_stride;
+    F** outputs;  // the negatives, from place 1 on: place 0 is of a window's own
+    F* signs;     // of the coefficients
+    const Pairs<F> coefficients;
     int windows = 0;
     int64_t first[kGroup + 1] = {};  // of the inputs of each window
     int64_t size[kGroup];            // and how many they are
@@ -70,73 +68,63 @@ struct Group {
     HOTROW_INLINE Group(Scratch& scratch, int64_t max_inputs, int64_t negative)
         : inputs(scratch.take<F*>(kGroup * max_inputs + kCopied)),
           owns(scratch.take<F*>(kGroup * max_inputs)),
-          rates(scratch.take<F>(kGroup * max_inputs + 1)),
           outputs(scratch.take<F*>(1 + negative)),
-          coefficients(scratch.take<F>((negative + kOutputs) / kOutputs * (kGroup * max_inputs + 2) * kStride)),
-          n(1 + negative),
-          chunk_stride((kGroup * max_inputs + 2) * kStride) {}
-    HOTROW_INLINE F* chunk(int64_t output) { return coefficients + output / kOutputs * chunk_stride; }
-    HOTROW_INLINE F& at(int64_t a, int64_t b) { return chunk(b)[a * kStride + b % kOutputs]; }
+          signs(scratch.take<F>(kGroup * max_inputs * (1 + negative) + lanes<F>)),
+          coefficients{scratch.take<F>(kGroup * max_inputs * (1 + negative) + lanes<F>), kGroup * max_inputs,
+                       1 + negative} {
+        for (int64_t i = 0; i < coefficients.m * coefficients.n + lanes<F>; ++i) signs[i] = 1;
+        for (int64_t a = 0; a < coefficients.m; ++a) signs[a * coefficients.width(0)] = -1;
+    }
     HOTROW_INLINE F* own(int s) const { return owns[first[s]]; }
     // Takes a window whose m inputs stand at inputs + first[windows].
-    HOTROW_INLINE void add(int64_t m, bool repeated, F* own_output, F lr) {
+    HOTROW_INLINE void add(int64_t m, bool repeated, F* own_output) {
         const int64_t begin = first[windows], end = begin + m;
-        for (int64_t a = begin; a < end; ++a) {
-            owns[a] = own_output;
-            rates[a] = lr;
-        }
-        rates[end] = lr;
+        for (int64_t a = begin; a < end; ++a) owns[a] = own_output;
         repeats[windows] = repeated;
         size[windows] = m;
         first[++windows] = end;
     }
     HOTROW_INLINE void merge_inputs(int s) {
-        if (repeats[s])
-            merge_repeats(inputs + first[s], size[s], n, [&, from = first[s]](int64_t a, int64_t b)
-                                                             HOTROW_INLINE_LAMBDA -> F& { return at(from + a, b); });
+        const auto at = [&, from = first[s]](int64_t a, int64_t b) HOTROW_INLINE_LAMBDA -> F& {
+            return coefficients.at(from + a, b);
+        };
+        if (repeats[s]) merge_repeats(inputs + first[s], size[s], coefficients.n, at);
     }
     // A window alone: without negatives that are its own output, repeated rows merged.
     HOTROW_INLINE void take(int s, Window<F>& window) {
         window.set_inputs(inputs + first[s], size[s], true);
-        window.chunk_stride = (window.m + 1) / 2 * kTile;
         window.n = 0;
-        for (int64_t b = 0; b < n; ++b) {
-            F* const output = b == 0 ? own(s) : outputs[b];
-            if (b > 0 && output == own(s)) continue;
-            for (int64_t a = 0; a < window.m; ++a) window.at(a, window.n) = at(first[s] + a, b);
-            window.outputs[window.n++] = output;
+        for (int64_t b = 0; b < coefficients.n; ++b)
+            if (b == 0 || outputs[b] != own(s)) window.outputs[window.n++] = b == 0 ? own(s) : outputs[b];
+        window.coefficients = {window.coefficients.numbers, window.m, window.n};
+        for (int64_t b = 0, to = 0; b < coefficients.n; ++b) {
+            if (b > 0 && outputs[b] == own(s)) continue;
+            for (int64_t a = 0; a < window.m; ++a)
+                window.coefficients.at(a, to) = coefficients.at(first[s] + a, b);
+            ++to;
         }
         merge_repeats(window);
     }
 };
 
-// x[a, b] = sign[b] h[a] . o[b] for all inputs of the windows begin .. end - 1, and all outputs, o[0] being the own one
-// of the input's window; the loss is sum_ab softplus(x[a, b]) and coefficient[a, b] = -lr[a] sign[b] sigmoid(x[a, b]).
-// Negatives that are a window's own output are left out; without `clash` there are none.
+// The coefficients of all inputs of the windows begin .. end - 1 with all outputs, o[0] being the own one of the input's
+// window. Negatives that are a window's own output are left out; without `clash` there are none.
 template <class F>
-HOTROW_OWN_FUNCTION void coefficients_of(Group<F>& g, int begin, int end, int64_t cols, bool clash,
+HOTROW_OWN_FUNCTION void coefficients_of(Group<F>& g, int begin, int end, int64_t cols, F lr, bool clash,
                                          SoftplusSum<F>& loss) {
-    constexpr int tile = Group<F>::kTile, stride = Group<F>::kStride;
+    const Pairs<F> pairs = g.coefficients;
     const int64_t from = g.first[begin], to = g.first[end];
     F** const inputs = g.inputs + from;
     F** const owns = g.owns + from;
-    const FirstIsPositive signs;
-    for (int64_t q = 0; q < g.n; q += kOutputs) {
-        F* const x = g.chunk(q) + from * stride;
-        const int64_t n = g.n - q < kOutputs ? g.n - q : kOutputs;
-        if (q == 0) scores_of_tiles<true>(inputs, owns, to - from, g.outputs, n, cols, q, signs, x);
-        else scores_of_tiles<false>(inputs, owns, to - from, g.outputs + q, n, cols, q, signs, x);
+    for (int64_t q = 0; q < pairs.n; q += kOutputs) {
+        const int64_t n = pairs.width(q);
+        F* const x = pairs.chunk(q) + from * n;
+        if (q == 0) dots_of_tiles<true>(inputs, owns, to - from, g.outputs, n, cols, x);
+        else dots_of_tiles<false>(inputs, owns, to - from, g.outputs + q, n, cols, x);
         for (int64_t b = q > 0 ? q : 1; b < q + n && clash; ++b)
             for (int64_t a = from; a < to; ++a)
-                if (g.outputs[b] == g.owns[a]) g.at(a, b) = kNoScore;
-        for (int64_t a = from; a < to; a += 2)
-            for (int k = 0; k < tile; k += lanes<F>) {
-                F* const at = g.chunk(q) + a * stride + k;
-                pack<bits<F>> second{};
-                for (int i = 0; i < lanes<F>; ++i) second[i] = k + i >= stride ? -1 : 0;
-                const pack<F> rates = select<F>(second, broadcast(-g.rates[a + 1]), broadcast(-g.rates[a]));
-                store(at, sigmoid(load(at), loss) * (signs.template of_tile<F>(q, k) * rates));
-            }
+                if (g.outputs[b] == g.owns[a]) pairs.at(a, b) = kNoScore;
+        coefficients_of(x, g.signs + (x - pairs.numbers), (to - from) * n, lr, loss);
     }
 }
 
@@ -161,7 +149,7 @@ void update_outputs(Group<F>& g, int begin, int end, F* const* to, int64_t cols)
                 const V x = load(g.inputs[a] + d, part);
                 const V moved = InPlace ? x : V{};
                 store(to[a] + d,
-                      update_pairs<B>(g.coefficients + a * Group<F>::kStride, x, moved, before, after), part);
+                      update_pairs<B>(g.coefficients.numbers + a * B, x, moved, before, after), part);
             }
             store(own, after[0], part);
         }
@@ -176,7 +164,7 @@ void update_outputs(Group<F>& g, int begin, int end, F* const* to, int64_t cols)
 // The first inputs stand for all, and the group for so many of its block.
 constexpr int32_t kGroupsAlike = 4;
 template <class F>
-HOTROW_OWN_FUNCTION int windows_at_once(const Group<F>& g, int64_t cols) {
+HOTROW_OWN_FUNCTION int windows_at_once(const Group<F>& g, F lr, int64_t cols) {
     const int64_t inputs = g.first[g.windows], judged = inputs < 8 ? inputs : 8;
     if (inputs == 0) return kGroup;
     pack<F> squares = zero<F>();
@@ -186,7 +174,7 @@ HOTROW_OWN_FUNCTION int windows_at_once(const Group<F>& g, int64_t cols) {
             squares = fma(x, x, squares);
         });
     const F sum_of_squares = reduce<1, lanes<F>, F>(&squares)[0];
-    const F reach = g.rates[0] / 4 * sum_of_squares * F(inputs), limit = F(judged) * F(g.windows);
+    const F reach = lr / 4 * sum_of_squares * F(inputs), limit = F(judged) * F(g.windows);
     for (int windows = kGroup; windows > 1; --windows)
         if (reach * F(windows) <= limit) return windows;
     return 1;
@@ -195,14 +183,14 @@ HOTROW_OWN_FUNCTION int windows_at_once(const Group<F>& g, int64_t cols) {
 // Trains the windows of a group, so many at once: their scores, then together(begin, end) for all, or alone(s) for each
 // where outputs do not fit registers or clash.
 template <class F, class Together, class Alone, class Meanwhile>
-HOTROW_INLINE void train_group(Group<F>& g, int at_once, int64_t cols, bool clash, SoftplusSum<F>& loss,
+HOTROW_INLINE void train_group(Group<F>& g, int at_once, int64_t cols, F lr, bool clash, SoftplusSum<F>& loss,
                                const Together& together, const Alone& alone, const Meanwhile& meanwhile) {
     for (int begin = 0, end; begin < g.windows; begin = end) {
         end = begin + at_once < g.windows ? begin + at_once : g.windows;
-        coefficients_of(g, begin, end, cols, clash, loss);
+        coefficients_of(g, begin, end, cols, lr, clash, loss);
         if (begin == 0) meanwhile();
-        if (!clash && g.n <= kOutputs) {
-            with_width<kOutputs>(int(g.n), [&](auto width) HOTROW_INLINE_LAMBDA { together(width, begin, end); });
+        if (!clash && g.coefficients.n <= kOutputs) {
+            with_width<kOutputs>(int(g.coefficients.n), [&](auto width) HOTROW_INLINE_LAMBDA { together(width, begin, end); });
         } else {
             for (int s = begin; s < end; ++s) alone(s);
         }
@@ -210,11 +198,12 @@ HOTROW_INLINE void train_group(Group<F>& g, int at_once, int64_t cols, bool clas
     g.windows = 0;
 }
 
-// For each group of the tokens `range`: add(rows, m, repeats, own, lr) for each of its windows that has contexts, with
+// For each group of the tokens `range`: add(rows, m, repeats, own) for each of its windows that has contexts, with
 // their m rows (`repeats`: one may be there twice), which stand in `contexts`, those of a group one after another, and
 // that of its own output; then train(at_once, clash, meanwhile) with the rows of its negatives in group.outputs
 // (`clash`: one of these may be there twice or be a window's own), which calls meanwhile(), to fetch rows of the next
-// group, where it waits for its scores. lr falls linearly from lr_begin to lr_end over all tokens.
+// group, where it waits for its scores. lr falls linearly from lr_begin to lr_end over all tokens; that of a group is of
+// its first centre.
 template <class F, class I, class Add, class Train>
 HOTROW_INLINE void for_groups(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
                               Group<F>& group, F** contexts, const Add& add, const Train& train) {
@@ -250,14 +239,14 @@ HOTROW_INLINE void for_groups(const Epoch<I>& job, Range range, Scratch& scratch
             if (m == 0) return;
             for (int64_t a = 0; a <= m; a += kCopied) std::memcpy(next + a, rows + begin + a, kCopied * sizeof(F*));
             next[t - begin] = next[m];  // in place of the centre
-            add(next, m, windows.repeats[t] != 0, out_table.row(kept.word[t]),
-                F(job.lr_begin + lr_slope * double(kept.position[t])));
+            add(next, m, windows.repeats[t] != 0, out_table.row(kept.word[t]));
             next += m;
         });
         for (int64_t k = 0; k < job.negative; ++k)
             group.outputs[1 + k] = out_table.row(groups.negatives[k * groups.count + i]);
-        if (i % kGroupsAlike == 0) at_once = windows_at_once(group, in_table.cols);
-        train(at_once, groups.clashes[i] != 0, [&, ahead = i + 1]() HOTROW_INLINE_LAMBDA {
+        const F lr = F(job.lr_begin + lr_slope * double(kept.position[groups.begin + i]));
+        if (i % kGroupsAlike == 0) at_once = windows_at_once(group, lr, in_table.cols);
+        train(at_once, lr, groups.clashes[i] != 0, [&, ahead = i + 1]() HOTROW_INLINE_LAMBDA {
             if (ahead < groups.count) fetch_group(ahead);
         });
     }

@@ -10,6 +10,7 @@ namespace HOTROW_ISA {
 namespace {
 
 constexpr int kPathsAhead = 8;         // centres before the rows of a path are fetched, the path is
+constexpr int64_t kNodesNear = 512;    // whose rows stay near: the last ones, in most paths
 constexpr int64_t kPairsApart = 1024;  // trained on before a thread hands over what it did to the shared nodes
 
 // Where several threads train, each has copies of the nodes at the top of the tree. Every kPairsApart pairs of an input
@@ -60,11 +61,14 @@ HOTROW_INLINE void for_paths(const Epoch<I>& job, const Paths& paths, Range rang
     const Windows<I> windows(job, kept, scratch);
     SharedNodes<F> nodes(out_table, job.threads, paths.locks, scratch);
     const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
-        if (t + kPathsAhead < kept.centers_end)
-            __builtin_prefetch(paths.points + paths.offsets[kept.word[t + kPathsAhead]]);
+        if (t + kPathsAhead < kept.centers_end) {
+            const int64_t ahead = paths.offsets[kept.word[t + kPathsAhead]];
+            __builtin_prefetch(paths.points + ahead);
+            __builtin_prefetch(paths.codes + ahead);
+        }
         const int64_t begin = paths.offsets[kept.word[t]], end = paths.offsets[kept.word[t] + 1];
         for (int64_t k = begin; k < end; ++k)
-            if (!nodes.holds(paths.points[k])) fetch(out_table.row(paths.points[k]));
+            if (paths.points[k] < out_table.rows - kNodesNear) fetch(out_table.row(paths.points[k]));
     };
     const auto with_path = [&](int32_t t, F** inputs, int64_t m, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
         const int64_t begin = paths.offsets[kept.word[t]], n = paths.offsets[kept.word[t] + 1] - begin;
@@ -75,31 +79,27 @@ HOTROW_INLINE void for_paths(const Epoch<I>& job, const Paths& paths, Range rang
     nodes.exchange();
 }
 
-// Of a code, which is a coin toss: no branch.
+// -1 for each lane whose bit in `ones` is 0, else 1.
 template <class F>
-HOTROW_INLINE F sign_of(uint8_t code) {
-    return F(2 * int(code) - 1);
+HOTROW_INLINE pack<F> signs_of_bits(uint32_t ones) {
+    pack<bits<F>> lane;
+    for (int i = 0; i < lanes<F>; ++i) lane[i] = i;
+    return __builtin_convertvector((((pack<bits<F>>{} + bits<F>(ones)) >> lane) & 1) * 2 - 1, pack<F>);
 }
 
-// As FirstIsPositive, for the outputs of a path: those of code 0 are positive.
+// Sets the signs of a window to those of the codes of its path: outputs of code 0 are positive.
 template <class F>
-struct PathSigns {
-    F* tiles;  // a tile for each chunk
-
-    HOTROW_INLINE void set(const uint8_t* codes, int64_t n) {
-        constexpr int tile = Window<F>::kTile;
-        for (int64_t q = 0; q < n; q += kOutputs) {
-            F* const to = tiles + q / kOutputs * tile;
-            for (int i = 0; i < tile; i += lanes<F>) store(to + i, broadcast<F>(1));
-            for (int64_t b = q; b < n && b < q + kOutputs; ++b)
-                to[b - q] = to[b - q + Window<F>::kStride] = sign_of<F>(codes[b]);
-        }
+HOTROW_INLINE void set_signs(Window<F>& w, const uint8_t* codes) {
+    const Pairs<F> signs{w.signs, w.m, w.n};
+    for (int64_t q = 0; q < w.n; q += kOutputs) {
+        const int64_t width = signs.width(q);
+        uint32_t ones = 0;
+        for (int64_t b = 0; b < width; ++b) ones |= uint32_t(codes[q + b]) << b;
+        for (int64_t a = 0; a < w.m; ++a)
+            for (int k = 0; k < width; k += lanes<F>)
+                store(signs.chunk(q) + a * width + k, signs_of_bits<F>(ones >> k));
     }
-    template <class>
-    HOTROW_INLINE pack<F> of_tile(int64_t q, int first) const {
-        return load(tiles + q / kOutputs * Window<F>::kTile + first);
-    }
-};
+}
 
 // With h[a] and o[b] the inputs and outputs of for_paths and sign[b] = -1 for code 0, 1 for code 1:
 //   loss = sum_ab softplus(sign[b] h[a] . o[b]);   h[a] -= lr d loss / d h[a];   o[b] -= lr d loss / d o[b]
@@ -109,15 +109,14 @@ void skipgram_hs_epoch(const Epoch<I>& job, const Paths& paths, Range range, voi
                        Mat<F> out_table, Loss& loss) {
     Scratch scratch{static_cast<char*>(memory)};
     Window<F> w(scratch, 2 * job.window, paths.longest, in_table.cols);
-    PathSigns<F> signs{scratch.take<F>((paths.longest + kOutputs) / kOutputs * Window<F>::kTile)};
     SoftplusSum<F> sum;
     const auto fetch = [cols = in_table.cols](const F* row) HOTROW_INLINE_LAMBDA { prefetch_row(row, cols); };
     const auto train = [&](F** inputs, int64_t m, int64_t n, const uint8_t* codes, bool repeats, F lr,
                            const auto& meanwhile) HOTROW_INLINE_LAMBDA {
         w.set_inputs(inputs, m, repeats);
         w.n = n;
-        signs.set(codes, n);
-        train_window(w, in_table.cols, lr, signs, repeats, meanwhile, sum);
+        set_signs(w, codes);
+        train_window(w, in_table.cols, lr, repeats, meanwhile, sum);
         loss.terms += m;
         return m;
     };
@@ -136,7 +135,6 @@ void cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Rang
     Scratch scratch{static_cast<char*>(memory)};
     const int64_t cols = in_table.cols;
     Window<F> w(scratch, 1, paths.longest, cols);
-    PathSigns<F> signs{scratch.take<F>((paths.longest + kOutputs) / kOutputs * Window<F>::kTile)};
     w.inputs[0] = scratch.take<F>(cols);
     w.m = 1;
     SoftplusSum<F> sum;
@@ -146,9 +144,10 @@ void cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Rang
         const F one_over_m = F(1) / F(m);
         pool_bag(contexts, m, cbow_mean ? one_over_m : F(1), cols, w.inputs[0]);
         w.n = n;
-        signs.set(codes, n);
-        coefficients_of(w, cols, lr, signs, sum);
+        set_signs(w, codes);
+        dots_of(w, cols);
         meanwhile();
+        coefficients_of(w.coefficients.numbers, w.signs, n, lr, sum);
         update_bag(contexts, m, cbow_mean ? F(1) : one_over_m, w, cols);
         ++loss.terms;
         return int64_t(1);

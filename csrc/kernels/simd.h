@@ -84,6 +84,14 @@ template <class T, class V = pack<T>>
 HOTROW_INLINE V broadcast(T x) {
     return x - V{};  // x - 0 is x, also for -0 and NaN
 }
+// x, which compilers load again for each use where they can.
+template <class V>
+HOTROW_INLINE V in_register(V x) {
+#if defined(__x86_64__)
+    asm("" : "+v"(x));
+#endif
+    return x;
+}
 template <class T>
 HOTROW_INLINE pack<T> select(pack<bits<T>> mask, pack<T> yes, pack<T> no) {
     return mask ? yes : no;

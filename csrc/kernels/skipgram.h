@@ -22,7 +22,7 @@ void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, 
         w.outputs[0] = out_table.row(contexts[i]);
         for (int64_t k = 0; k < negatives.cols; ++k)
             if (negatives.row(i)[k] != contexts[i]) w.outputs[w.n++] = out_table.row(negatives.row(i)[k]);
-        train_window(w, in_table.cols, lr, FirstIsPositive{}, true, [] {}, sum);
+        train_window(w, in_table.cols, lr, true, [] {}, sum);
     }
     sum.flush();
     loss.sum += sum.total;
@@ -77,7 +77,7 @@ HOTROW_OWN_FUNCTION void skipgram_pairs(const Epoch<I>& job, Range range, void* 
         w.set_inputs(input, 1, false);
         w.n = n;
         ++loss.terms;
-        train_window(w, in_table.cols, lr, FirstIsPositive{}, true, meanwhile, sum);
+        train_window(w, in_table.cols, lr, true, meanwhile, sum);
     };
     for_pairs<2>(job, range, scratch, in_table, out_table, w.outputs, fetch, train);
     sum.flush();
@@ -95,8 +95,8 @@ void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_ta
     Window<F> window(scratch, 2 * job.window, 1 + job.negative, cols);
     Group<F> group(scratch, 2 * job.window, job.negative);
     SoftplusSum<F> sum;
-    const auto add = [&](F**, int64_t m, bool repeats, F* own, F lr) HOTROW_INLINE_LAMBDA {
-        group.add(m, repeats, own, lr);
+    const auto add = [&](F**, int64_t m, bool repeats, F* own) HOTROW_INLINE_LAMBDA {
+        group.add(m, repeats, own);
         loss.terms += m;
     };
     const auto together = [&](auto width, int begin, int end) HOTROW_INLINE_LAMBDA {
@@ -107,8 +107,8 @@ void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_ta
         group.take(s, window);
         update_rows(window, cols);
     };
-    const auto train = [&](int at_once, bool clash, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
-        train_group(group, at_once, cols, clash, sum, together, alone, meanwhile);
+    const auto train = [&](int at_once, F lr, bool clash, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
+        train_group(group, at_once, cols, lr, clash, sum, together, alone, meanwhile);
     };
     for_groups(job, range, scratch, in_table, out_table, group, group.inputs, add, train);
     sum.flush();

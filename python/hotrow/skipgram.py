@@ -103,7 +103,8 @@ def skipgram_epoch(
             is left out; default 5.
         shared_negatives (bool): the contexts of a centre share its negatives, the default, or each has its own.
         lr (float): learning rate at the first token; default 0.025.
-        lr_end (float): learning rate past the last, falling linearly; default: lr.
+        lr_end (float): learning rate past the last, falling linearly, a group having that of its first centre;
+            default: lr.
         shrink_windows (bool): draw windows from 1 to `window`, as word2vec does; False: always `window`.
         seed (int in [0, 2^64)): of all draws; default 1. Give each epoch its own.
         begin (int in [0, T]): tokens that are done already, a multiple of 1024 or T: an epoch that was stopped goes on

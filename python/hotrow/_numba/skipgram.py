@@ -289,7 +289,7 @@ def _windows_at_once(inputs, rows, contexts, windows, together, lr, cols):
         m = min(contexts[s], together)
         all_inputs += m
         for a in range(min(m, _INPUTS_ALIKE - judged)):
-            reach += lr[0] / 4 * _square(inputs, rows[s, a], cols)
+            reach += lr / 4 * _square(inputs, rows[s, a], cols)
             judged += 1
     while at_once > 1 and not at_once * reach * all_inputs <= judged * windows:
         at_once -= 1
@@ -314,7 +314,7 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
     negatives = np.empty(most * (0 if hs else 2 * window if pairs else tokens_per_block // _GROUP), tokens.dtype)
     in_flat, out_flat, cols, scalar_t = in_table[0], out_table[0], np.uint64(in_table[3]), in_table[0].dtype.type
     room, coefficients = _room(members, together, 1 + most, in_table[3], in_flat)
-    center, contexts, lr = np.empty(members, np.int64), np.empty(members, np.int64), np.empty(members, in_flat.dtype)
+    center, contexts = np.empty(members, np.int64), np.empty(members, np.int64)
     rows, outputs = np.empty((members, 2 * window + _TOGETHER), np.uint64), np.empty((members, 1 + most), np.uint64)
     found = np.empty(members, np.int64)
     inputs, input_rows, change = in_flat, rows, in_flat
@@ -334,7 +334,7 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
         for i in range(groups):
             if not (hs or pairs):
                 _fetch(out_table, negatives, min(i + 1, groups - 1) * most, min(i + 2, groups) * most)
-            windows = 0
+            windows, lr = 0, scalar_t(lr_begin + slope * place[first + i])
             for t in range(first + i, last, groups):
                 ahead = min(t + 1, last - 1)
                 _fetch(in_table, word, ahead + window, min(ahead + window + 1, count))
@@ -344,7 +344,7 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
                     _fetch(out_table, word, ahead, ahead + 1)
                 m = _contexts(in_table, word, t, window_begin[t], window_end[t], rows[windows])
                 if m > 0:
-                    center[windows], contexts[windows], lr[windows] = t, m, lr_begin + slope * place[t]
+                    center[windows], contexts[windows] = t, m
                     if cbow:
                         factor = scalar_t(1) / scalar_t(m) if cbow_mean else scalar_t(1)
                         _pool(in_flat, rows[windows], m, factor, cols, inputs, input_rows[windows, 0])
@@ -368,7 +368,7 @@ def _epoch(job, begin, end, cbow, cbow_mean, shared, in_table, out_table):
                             found[s] = _outputs(out_table, word[t], negatives, at * most, most, outputs[s])
                         block_loss += _score(
                             inputs, input_rows[s], a, min(m, together), out_flat, outputs[s], found[s], width, cols,
-                            lr[s], coefficients[s], room,
+                            lr, coefficients[s], room,
                         )  # fmt: skip
                         if pairs:
                             _update(

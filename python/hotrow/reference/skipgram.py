@@ -191,7 +191,8 @@ def _negatives(
     centers: Iterable[Center], tokens: ArrayLike, sampling: Sampling, negative: int, seed: int, matrices: Matrices
 ) -> Iterator[Block]:
     """Block after block of tokens, whose centres are GROUP streams of successive ones; a group has one of each. The
-    outputs are the centre and the negatives of the first of its group that differ from it.
+    outputs are the centre and the negatives of the first of its group that differ from it; that has the learning rate
+    of all.
     """
     drawn = _words_drawn(sampling, seed, np.size(tokens), negative)
     for _, block in groupby(centers, lambda center: center.position // TOKENS_PER_BLOCK):
@@ -200,7 +201,7 @@ def _negatives(
         groups = [stream[i::count] for i in range(count)]
         negatives = [drawn[group[0].position] for group in groups]
         yield [
-            [Window(*matrices(c.contexts), *_labelled(c.word, words), c.lr) for c in group if len(c.contexts)]
+            [Window(*matrices(c.contexts), *_labelled(c.word, words), group[0].lr) for c in group if len(c.contexts)]
             for group, words in zip(groups, negatives, strict=True)
         ]
 
