@@ -26,6 +26,7 @@ struct Ops {
 #define HOTROW_QUANTIZED_Q(...) __VA_ARGS__
 #define HOTROW_QUANTIZED_E(...)
 #define HOTROW_QUANTIZED_F(...)
+#define HOTROW_QUANTIZED_W(...)
 template <class I>
 struct Ops<int8_t, I> {
     using E = int8_t;

@@ -123,11 +123,22 @@ struct Bags {
     const float* scales;   // one for each row of an int8 table, else null
 };
 
+// Word numbers of 4 or 8 bytes in memory. 4 are enough: an alias table and a Huffman tree have no more words.
+struct Words {
+    const void* data;
+    bool wide;
+
+    template <class I>
+    HOTROW_INLINE explicit Words(const I* words) : data(words), wide(sizeof(I) == 8) {}
+    HOTROW_INLINE int32_t operator[](int64_t i) const {
+        return wide ? int32_t(static_cast<const int64_t*>(data)[i]) : static_cast<const int32_t*>(data)[i];
+    }
+};
+
 // One pass of skip-gram or CBOW over encoded sentences; the draws it makes are defined in runtime/random.h. Hierarchical
 // softmax has no negatives and no alias table.
-template <class I>
 struct Epoch {
-    const I* tokens;               // [T] word numbers, -1 never occurs
+    Words tokens;                  // [T] word numbers, -1 never occurs
     const int64_t* offsets;        // [S + 1] where each sentence starts in `tokens`
     int64_t sentences;
     const uint32_t* keep;          // [V] keep a word if draw <= keep[word]

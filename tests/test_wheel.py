@@ -63,7 +63,7 @@ def test_size() -> None:
     """Without libstdc++, which a wheel for musl has to bring."""
     with zipfile.ZipFile(WHEEL) as wheel:
         others = sum(i.compress_size for i in wheel.infolist() if re.search(r"\.libs/lib(stdc\+\+|gcc_s)", i.filename))
-    assert WHEEL.stat().st_size - others < 2_500_000  # docs/decisions/17-wheels.md has what it is made of
+    assert WHEEL.stat().st_size - others < 2_000_000  # docs/decisions/17-wheels.md has what it is made of
 
 
 def test_what_it_holds(site: Path) -> None:

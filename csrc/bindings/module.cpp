@@ -227,13 +227,14 @@ template <class Pass>
 py::tuple epoch(HOTROW_EPOCH_WORDS, const uint32_t* alias_accept, const int32_t* alias_other, int64_t window,
                 int64_t negative, HOTROW_EPOCH_SETTINGS, bool shared_negatives, py::array& in_table,
                 py::array& out_table, int threads, const Pass& pass) {
-    const Loss loss = with_floats(in_table, tokens, [&](auto e, auto i) {
-        HOTROW_TYPES(e, i);
-        const Range range{begin, end};
-        const Epoch<I> job{vector<I>(tokens), vector<int64_t>(offsets), offsets.size() - 1, vector<uint32_t>(keep),
-                           alias_accept,      alias_other,              keep.size(),        window,
-                           negative,          shared_negatives,         shrink_windows,     lr_begin,
-                           lr_end,            seed,                     plan::epoch_threads(range, threads)};
+    const Range range{begin, end};
+    const Words words = with_index(tokens, [&](auto i) { return Words(vector<typename decltype(i)::type>(tokens)); });
+    const Epoch job{words,        vector<int64_t>(offsets), offsets.size() - 1, vector<uint32_t>(keep),
+                    alias_accept, alias_other,              keep.size(),        window,
+                    negative,     shared_negatives,         shrink_windows,     lr_begin,
+                    lr_end,       seed,                     plan::epoch_threads(range, threads)};
+    const Loss loss = with_float(in_table, [&](auto f) {
+        using F = typename decltype(f)::type;
         const auto in = writable_matrix<F>(in_table), out = writable_matrix<F>(out_table);
         py::gil_scoped_release nogil;
         return pass(job, range, in, out);
@@ -248,14 +249,14 @@ py::tuple epoch(HOTROW_EPOCH_WORDS, const uint32_t* alias_accept, const int32_t*
     tokens, offsets, keep, nullptr, nullptr, window, 0, HOTROW_SETTINGS_VALUES, false, in_table, out_table, threads
 
 py::tuple skipgram_epoch(HOTROW_EPOCH_NEGATIVES, bool shared_negatives, HOTROW_EPOCH_TABLES) {
-    const auto pass = [&](const auto& job, Range range, auto in, auto out) {
+    const auto pass = [&](const Epoch& job, Range range, auto in, auto out) {
         return plan::skipgram_epoch(job, range, in, out);
     };
     return epoch(HOTROW_NEGATIVES_VALUES, shared_negatives, in_table, out_table, threads, pass);
 }
 
 py::tuple cbow_epoch(HOTROW_EPOCH_NEGATIVES, bool cbow_mean, HOTROW_EPOCH_TABLES) {
-    const auto pass = [&](const auto& job, Range range, auto in, auto out) {
+    const auto pass = [&](const Epoch& job, Range range, auto in, auto out) {
         return plan::cbow_epoch(job, cbow_mean, range, in, out);
     };
     return epoch(HOTROW_NEGATIVES_VALUES, true, in_table, out_table, threads, pass);
@@ -267,14 +268,14 @@ Paths paths_of(const py::array& path_offsets, const py::array& points, const py:
 
 py::tuple skipgram_hs_epoch(HOTROW_EPOCH_PATHS, HOTROW_EPOCH_TABLES) {
     const Paths paths = paths_of(path_offsets, points, codes, longest);
-    return epoch(HOTROW_PATHS_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+    return epoch(HOTROW_PATHS_VALUES, [&](const Epoch& job, Range range, auto in, auto out) {
         return plan::skipgram_hs_epoch(job, paths, range, in, out);
     });
 }
 
 py::tuple cbow_hs_epoch(HOTROW_EPOCH_PATHS, bool cbow_mean, HOTROW_EPOCH_TABLES) {
     const Paths paths = paths_of(path_offsets, points, codes, longest);
-    return epoch(HOTROW_PATHS_VALUES, [&](const auto& job, Range range, auto in, auto out) {
+    return epoch(HOTROW_PATHS_VALUES, [&](const Epoch& job, Range range, auto in, auto out) {
         return plan::cbow_hs_epoch(job, paths, cbow_mean, range, in, out);
     });
 }

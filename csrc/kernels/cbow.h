@@ -84,8 +84,8 @@ void update_bag(F* const* contexts, int64_t m, F share, Window<F>& w, int64_t co
 //   loss = softplus(-h . o[0]) + sum_b softplus(h . o[b]);   o[b] -= lr d loss / d o[b]
 //   C[a] -= lr d loss / d h, over m unless cbow_mean: as gensim has it
 // from the values before it, repeated rows added up; but h is as it was before the group.
-template <class F, class I>
-void cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, void* memory, Mat<F> in_table, Mat<F> out_table,
+template <class F>
+void cbow_epoch(const Epoch& job, bool cbow_mean, Range range, void* memory, Mat<F> in_table, Mat<F> out_table,
                 Loss& loss) {
     Scratch scratch{static_cast<char*>(memory)};
     const int64_t cols = in_table.cols, line = 64 / int64_t(sizeof(F)), stride = (cols + line - 1) / line * line;

@@ -23,7 +23,7 @@ template <bool Max, bool Weighted, class E, class F, class I>
 HOTROW_INLINE void pool(Mat<const E> table, const Bags<F, I>& bags, Range range, Mat<F> out, bool& in_range) {
     // Registers: less code for what is rarer. With AVX-512, 300 float16 took 11% longer in blocks of 8 than of 10.
     constexpr int half = kBlock > 10 ? 10 : kBlock < 8 ? 4 : 8;
-    constexpr int most = Max && Weighted && !scaled<E> ? 2 : sizeof(E) < sizeof(F) ? half : kBlock;
+    constexpr int most = Max && Weighted && !scaled<E> ? 2 : Max || sizeof(E) < sizeof(F) ? half : kBlock;
     const bool cached = fits(table, kTableInCaches);
     const int64_t ahead = lookahead<E>(table.cols), lookups_end = bags.offsets[range.end];
     for_blocks<F, most>(table.cols, [=, &in_range](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {

@@ -13,34 +13,33 @@ namespace {
 
 // The groups of a block, of which the last may have fewer centres. Negative k of group i is draw p * K + k of
 // Stream::negative, p being where its first centre is.
-template <class I>
 struct Groups {
     int32_t begin, end;  // of the centres
     int32_t count;       // of the groups, and of the centres of a stream
-    I* negatives;        // [K, count]
+    int32_t* negatives;  // [K, count]
     int32_t* clashes;    // whether a negative of a group is also a centre or another negative of it
 
-    HOTROW_INLINE Groups(const Epoch<I>& job, const KeptWords<I>& kept, Scratch& scratch)
+    HOTROW_INLINE Groups(const Epoch& job, const KeptWords& kept, Scratch& scratch)
         : begin(kept.centers_begin),
           end(kept.centers_end),
           count((end - begin + kGroup - 1) / kGroup),
-          negatives(scratch.take<I>(job.negative * count)),
+          negatives(scratch.take<int32_t>(job.negative * count)),
           clashes(scratch.take<int32_t>(count)) {
         Scratch temporary = scratch;
         uint64_t* const drawn = temporary.take<uint64_t>(count);
         const Draws draws(job.seed, Stream::negative);
         for (int64_t k = 0; k < job.negative; ++k) {
-            I* const words = negatives + k * count;
+            int32_t* const words = negatives + k * count;
             for (int32_t i = 0; i < count; ++i) drawn[i] = draws[uint64_t(kept.position[begin + i] * job.negative + k)];
             for (int32_t i = 0; i < count; ++i) words[i] = word_drawn(job, drawn[i]);
         }
         for (int32_t i = 0; i < count; ++i) clashes[i] = 0;
         for (int64_t k = 0; k < job.negative; ++k) {
-            const I* const words = negatives + k * count;
+            const int32_t* const words = negatives + k * count;
             for (int64_t e = 0; e < k; ++e)
                 for (int32_t i = 0; i < count; ++i) clashes[i] |= words[i] == negatives[e * count + i];
             for (int s = 0; s < kGroup; ++s) {
-                const I* const centers = kept.word + center(0, s);
+                const int32_t* const centers = kept.word + center(0, s);
                 const int32_t left = end - center(0, s), size = left < count ? left : count;
                 for (int32_t i = 0; i < size; ++i) clashes[i] |= words[i] == centers[i];
             }
@@ -204,12 +203,12 @@ HOTROW_INLINE void train_group(Group<F>& g, int at_once, int64_t cols, F lr, boo
 // (`clash`: one of these may be there twice or be a window's own), which calls meanwhile(), to fetch rows of the next
 // group, where it waits for its scores. lr falls linearly from lr_begin to lr_end over all tokens; that of a group is of
 // its first centre.
-template <class F, class I, class Add, class Train>
-HOTROW_INLINE void for_groups(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
+template <class F, class Add, class Train>
+HOTROW_INLINE void for_groups(const Epoch& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
                               Group<F>& group, F** contexts, const Add& add, const Train& train) {
-    const KeptWords<I> kept(job, range, scratch);
-    const Windows<I> windows(job, kept, scratch);
-    const Groups<I> groups(job, kept, scratch);
+    const KeptWords kept(job, range, scratch);
+    const Windows windows(job, kept, scratch);
+    const Groups groups(job, kept, scratch);
     const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);
     F** const rows = scratch.take<F*>(windows.room + kCopied);
     for (int32_t c = windows.first; c < kept.count; ++c) rows[c] = in_table.row(kept.word[c]);

@@ -54,11 +54,11 @@ private:
 // The centres and contexts of for_contexts; train(inputs, m, n, codes, repeats, lr, meanwhile) gets n rows in outputs
 // too, those of the points of the centre's path, and their codes, and returns how many pairs it trained on; `repeats`
 // says whether a row may be among the inputs twice.
-template <int32_t Ahead, class F, class I, class Fetch, class Train>
-HOTROW_INLINE void for_paths(const Epoch<I>& job, const Paths& paths, Range range, Scratch& scratch, Mat<F> in_table,
+template <int32_t Ahead, class F, class Fetch, class Train>
+HOTROW_INLINE void for_paths(const Epoch& job, const Paths& paths, Range range, Scratch& scratch, Mat<F> in_table,
                              Mat<F> out_table, F** outputs, const Fetch& fetch, const Train& train) {
-    const KeptWords<I> kept(job, range, scratch);
-    const Windows<I> windows(job, kept, scratch);
+    const KeptWords kept(job, range, scratch);
+    const Windows windows(job, kept, scratch);
     SharedNodes<F> nodes(out_table, job.threads, paths.locks, scratch);
     const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
         if (t + kPathsAhead < kept.centers_end) {
@@ -104,8 +104,8 @@ HOTROW_INLINE void set_signs(Window<F>& w, const uint8_t* codes) {
 // With h[a] and o[b] the inputs and outputs of for_paths and sign[b] = -1 for code 0, 1 for code 1:
 //   loss = sum_ab softplus(sign[b] h[a] . o[b]);   h[a] -= lr d loss / d h[a];   o[b] -= lr d loss / d o[b]
 // from the values before it, repeated rows added up.
-template <class F, class I>
-void skipgram_hs_epoch(const Epoch<I>& job, const Paths& paths, Range range, void* memory, Mat<F> in_table,
+template <class F>
+void skipgram_hs_epoch(const Epoch& job, const Paths& paths, Range range, void* memory, Mat<F> in_table,
                        Mat<F> out_table, Loss& loss) {
     Scratch scratch{static_cast<char*>(memory)};
     Window<F> w(scratch, 2 * job.window, paths.longest, in_table.cols);
@@ -129,8 +129,8 @@ void skipgram_hs_epoch(const Epoch<I>& job, const Paths& paths, Range range, voi
 // sign[b] as above:
 //   loss = sum_b softplus(sign[b] h . o[b]);   o[b] -= lr d loss / d o[b]
 //   C[a] -= lr d loss / d h, over m unless cbow_mean: as gensim has it
-template <class F, class I>
-void cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Range range, void* memory, Mat<F> in_table,
+template <class F>
+void cbow_hs_epoch(const Epoch& job, const Paths& paths, bool cbow_mean, Range range, void* memory, Mat<F> in_table,
                    Mat<F> out_table, Loss& loss) {
     Scratch scratch{static_cast<char*>(memory)};
     const int64_t cols = in_table.cols;

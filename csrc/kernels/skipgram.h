@@ -31,27 +31,27 @@ void skipgram_step(const I* centers, const I* contexts, Mat<const I> negatives, 
 
 // The pairs of the centres and contexts of for_contexts, in turn: negative k of context number a of the centre at p is
 // draw (p * 2 * window + a) * negative + k. train(input, n, lr, meanwhile) gets n rows in outputs.
-template <int32_t Ahead, class F, class I, class Fetch, class Train>
-HOTROW_INLINE void for_pairs(const Epoch<I>& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
+template <int32_t Ahead, class F, class Fetch, class Train>
+HOTROW_INLINE void for_pairs(const Epoch& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,
                              F** outputs, const Fetch& fetch, const Train& train) {
     static_assert(Ahead < kDrawnWindows, "draws of the window at work must outlive those ahead");
-    const KeptWords<I> kept(job, range, scratch);
-    const Windows<I> windows(job, kept, scratch);
+    const KeptWords kept(job, range, scratch);
+    const Windows windows(job, kept, scratch);
     const Draws draws(job.seed, Stream::negative);
     const int64_t most = 2 * job.window * job.negative;
-    I* const drawn = scratch.take<I>(kDrawnWindows * most);
+    int32_t* const drawn = scratch.take<int32_t>(kDrawnWindows * most);
     const auto drawn_of = [=](int32_t t) HOTROW_INLINE_LAMBDA { return drawn + t % kDrawnWindows * most; };
     const auto fetch_outputs = [&](int32_t t) HOTROW_INLINE_LAMBDA {
         fetch(out_table.row(kept.word[t]));
-        I* const words = drawn_of(t);
+        int32_t* const words = drawn_of(t);
         const int64_t count = windows.contexts(t) * job.negative;
         const int64_t first = kept.position[t] * most;
         for (int64_t j = 0; j < count; ++j) words[j] = word_drawn(job, draws[uint64_t(first + j)]);
         for (int64_t j = 0; j < count; ++j) fetch(out_table.row(words[j]));
     };
     const auto each = [&](int32_t t, F** inputs, int64_t m, F lr, const auto& meanwhile) HOTROW_INLINE_LAMBDA {
-        const I* negatives = drawn_of(t);
-        const I center = kept.word[t];
+        const int32_t* negatives = drawn_of(t);
+        const int32_t center = kept.word[t];
         outputs[0] = out_table.row(center);
         for (int64_t a = 0; a < m; ++a, negatives += job.negative) {
             int64_t n = 1;
@@ -66,8 +66,8 @@ HOTROW_INLINE void for_pairs(const Epoch<I>& job, Range range, Scratch& scratch,
 }
 
 // A step as in skipgram_step for each pair of for_pairs.
-template <class F, class I>
-HOTROW_OWN_FUNCTION void skipgram_pairs(const Epoch<I>& job, Range range, void* memory, Mat<F> in_table,
+template <class F>
+HOTROW_OWN_FUNCTION void skipgram_pairs(const Epoch& job, Range range, void* memory, Mat<F> in_table,
                                         Mat<F> out_table, Loss& loss) {
     Scratch scratch{static_cast<char*>(memory)};
     Window<F> w(scratch, 1, 1 + job.negative, in_table.cols);
@@ -87,8 +87,8 @@ HOTROW_OWN_FUNCTION void skipgram_pairs(const Epoch<I>& job, Range range, void* 
 // For each batch of windows of for_groups and train_group: the scores of all pairs of an input h[a] and an output o[b],
 // then window after window the step of skipgram_step on all of its pairs at once, from the values before it, repeated
 // rows added up. Without shared negatives: skipgram_pairs.
-template <class F, class I>
-void skipgram_epoch(const Epoch<I>& job, Range range, void* memory, Mat<F> in_table, Mat<F> out_table, Loss& loss) {
+template <class F>
+void skipgram_epoch(const Epoch& job, Range range, void* memory, Mat<F> in_table, Mat<F> out_table, Loss& loss) {
     if (!job.shared_negatives) return skipgram_pairs(job, range, memory, in_table, out_table, loss);
     Scratch scratch{static_cast<char*>(memory)};
     const int64_t cols = in_table.cols;

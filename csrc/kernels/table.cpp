@@ -13,13 +13,18 @@
 #define HOTROW_STRING_(x) #x
 #define HOTROW_STRING(x) HOTROW_STRING_(x)
 
+#define HOTROW_INSTANCE_Q(name) name<Q, I>
+#define HOTROW_INSTANCE_E(name) name<E, I>
+#define HOTROW_INSTANCE_F(name) name<F, I>
+#define HOTROW_INSTANCE_W(name) name<F>
+
 namespace hotrow {
 namespace HOTROW_ISA {
 namespace {
 template <class E, class I, class F = real<E>, class Q = E>
 constexpr Ops<E, I> ops = {
     &all_below<I>, &gather_streaming<E, I>, &squares<F, I>, &renorm<E, I>, &round_rows<E>,
-#define HOTROW_OP(name, compiled_for, signature) &name<compiled_for, I>,
+#define HOTROW_OP(name, compiled_for, signature) &HOTROW_INSTANCE_##compiled_for(name),
 #include "ops.def"
 #undef HOTROW_OP
 };

@@ -144,7 +144,7 @@ HOTROW_INLINE void merge_repeats(F** rows, int64_t& count, int64_t others, const
 }
 
 template <class F>
-HOTROW_INLINE void merge_repeats(Window<F>& w) {
+HOTROW_OWN_FUNCTION void merge_repeats(Window<F>& w) {
     const Pairs<F> c = w.coefficients;
     merge_repeats(w.inputs, w.m, w.n, [&](int64_t a, int64_t b) HOTROW_INLINE_LAMBDA -> F& { return c.at(a, b); });
     merge_repeats(w.outputs, w.n, w.m, [&](int64_t b, int64_t a) HOTROW_INLINE_LAMBDA -> F& { return c.at(a, b); });
@@ -187,7 +187,7 @@ void update_chunk(F* const* h, F* const* from, F* const* to, int64_t m, F* const
 // h[a, :] += sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :], both from the values
 // before the update: the inputs stay as they are until the last chunk of outputs.
 template <class F>
-HOTROW_INLINE void update_rows(Window<F>& w, int64_t cols) {
+HOTROW_OWN_FUNCTION void update_rows(Window<F>& w, int64_t cols) {
     const bool alone = w.n <= kOutputs;
     for (int64_t q = 0; q < w.n; q += kOutputs)
         with_width<kOutputs>(int(w.n - q < kOutputs ? w.n - q : kOutputs), [&](auto width) HOTROW_INLINE_LAMBDA {

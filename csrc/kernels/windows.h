@@ -10,17 +10,16 @@ namespace {
 
 // The words of a token range that survive subsampling, the centres, each with the bounds of its sentence among them; up
 // to `window` words on either side of the range serve as contexts only, and are looked for only if there are centres.
-template <class I>
 struct KeptWords {
-    I* word;
+    int32_t* word;
     int64_t* position;
     int32_t* sentence_begin;
     int32_t* sentence_end;
     int32_t centers_begin, centers_end, count;
 
-    HOTROW_INLINE KeptWords(const Epoch<I>& job, Range range, Scratch& scratch) {
+    HOTROW_INLINE KeptWords(const Epoch& job, Range range, Scratch& scratch) {
         const int64_t room = kTokensPerBlock + 2 * job.window;
-        word = scratch.take<I>(room);
+        word = scratch.take<int32_t>(room);
         position = scratch.take<int64_t>(room);
         sentence_begin = scratch.take<int32_t>(room);
         sentence_end = scratch.take<int32_t>(room);
@@ -55,13 +54,13 @@ struct KeptWords {
             sentence_end[i] = sentence_to;
         }
     }
-    HOTROW_INLINE void push(const Epoch<I>& job, int64_t p, bool kept) {  // no branch: nobody could foresee it
+    HOTROW_INLINE void push(const Epoch& job, int64_t p, bool kept) {  // no branch: nobody could foresee it
         word[count] = job.tokens[p];
         position[count] = p;
         count += kept;
     }
     // The sentence that token p belongs to: the last one that starts at or before p.
-    static HOTROW_INLINE int64_t sentence_of(const Epoch<I>& job, int64_t p) {
+    static HOTROW_INLINE int64_t sentence_of(const Epoch& job, int64_t p) {
         int64_t low = 0, high = job.sentences;
         while (high - low > 1) {
             const int64_t middle = low + (high - low) / 2;
@@ -72,16 +71,14 @@ struct KeptWords {
 };
 
 // The word that a draw stands for.
-template <class I>
-HOTROW_INLINE I word_drawn(const Epoch<I>& job, uint64_t draw) {
+HOTROW_INLINE int32_t word_drawn(const Epoch& job, uint64_t draw) {
     const int64_t bucket = int64_t(scale_high(draw, uint64_t(job.vocabulary)));
-    const I other = I(job.alias_other[bucket]), reject = -I(low(draw) > job.alias_accept[bucket]);
-    return (I(bucket) & ~reject) | (other & reject);  // the choice is a coin toss: no branch
+    const int32_t other = job.alias_other[bucket], reject = -int32_t(low(draw) > job.alias_accept[bucket]);
+    return (int32_t(bucket) & ~reject) | (other & reject);  // the choice is a coin toss: no branch
 }
 
 // Where the windows of the centres of a block begin and end among the kept words, in loops that compilers make vectors
 // of.
-template <class I>
 struct Windows {
     int32_t* begin;
     int32_t* end;
@@ -90,7 +87,7 @@ struct Windows {
     int32_t first;  // of the words that windows may reach
 
     HOTROW_INLINE int64_t contexts(int32_t t) const { return end[t] - begin[t] - 1; }
-    HOTROW_INLINE Windows(const Epoch<I>& job, const KeptWords<I>& kept, Scratch& scratch)
+    HOTROW_INLINE Windows(const Epoch& job, const KeptWords& kept, Scratch& scratch)
         : begin(kept.sentence_begin), end(kept.sentence_end), room(kTokensPerBlock + 2 * job.window) {
         const bool any = kept.centers_begin < kept.centers_end;
         first = any ? begin[kept.centers_begin] : kept.count;
@@ -101,7 +98,7 @@ struct Windows {
 
 private:
     // latest[c]: the last of the words before c that stands again, up to c and no more than a window after itself.
-    void draw_windows(const Epoch<I>& job, const KeptWords<I>& kept, int32_t* latest) const {
+    void draw_windows(const Epoch& job, const KeptWords& kept, int32_t* latest) const {
         const Draws draws(job.seed, Stream::window);
         const int32_t window = int32_t(job.window);
         for (int32_t c = first; c < kept.count; ++c) latest[c] = -1;
@@ -126,8 +123,8 @@ private:
 // falls linearly from lr_begin to lr_end over all tokens. fetch(row) brings the row of a context near and
 // fetch_outputs(t) those of outputs, `Ahead` centres before they are needed; train() calls meanwhile(), which does so,
 // where it waits for its scores.
-template <int32_t Ahead, class F, class I, class Fetch, class FetchOutputs, class Train>
-HOTROW_INLINE void for_contexts(const Epoch<I>& job, const KeptWords<I>& kept, const Windows<I>& windows,
+template <int32_t Ahead, class F, class Fetch, class FetchOutputs, class Train>
+HOTROW_INLINE void for_contexts(const Epoch& job, const KeptWords& kept, const Windows& windows,
                                 Scratch& scratch, Mat<F> in_table, const Fetch& fetch,
                                 const FetchOutputs& fetch_outputs, const Train& train) {
     const double lr_slope = (job.lr_end - job.lr_begin) / double(job.offsets[job.sentences]);

@@ -5,9 +5,9 @@
 namespace hotrow {
 namespace plan {
 
-template <class F, class I>
-Loss cbow_epoch(const Epoch<I>& job, bool cbow_mean, Range range, Mat<F> in_table, Mat<F> out_table) {
-    const auto kernel = kernels().get<F, I>().cbow_epoch;
+template <class F>
+Loss cbow_epoch(const Epoch& job, bool cbow_mean, Range range, Mat<F> in_table, Mat<F> out_table) {
+    const auto kernel = kernels().get<F, int32_t>().cbow_epoch;
     return epoch(range, negatives_scratch_bytes(job, in_table.cols), job.threads,
                  [&](Range tokens, void* scratch, Loss& loss) {
                      kernel(job, cbow_mean, tokens, scratch, in_table, out_table, loss);

@@ -6,8 +6,8 @@ namespace hotrow {
 namespace plan {
 
 // kernel(paths, tokens, scratch, loss) on blocks, as epoch(); paths with locks, all open.
-template <class I, class Kernel>
-Loss epoch_of_paths(const Epoch<I>& job, Paths paths, Range range, int64_t cols, const Kernel& kernel) {
+template <class Kernel>
+Loss epoch_of_paths(const Epoch& job, Paths paths, Range range, int64_t cols, const Kernel& kernel) {
     Buffer<bool> locks(kSharedNodes * kLockBytes);
     paths.locks = locks.get();
     std::fill(paths.locks, paths.locks + kSharedNodes * kLockBytes, false);
@@ -15,19 +15,19 @@ Loss epoch_of_paths(const Epoch<I>& job, Paths paths, Range range, int64_t cols,
                  [&](Range tokens, void* scratch, Loss& loss) { kernel(paths, tokens, scratch, loss); });
 }
 
-template <class F, class I>
-Loss skipgram_hs_epoch(const Epoch<I>& job, const Paths& paths, Range range, Mat<F> in_table, Mat<F> out_table) {
-    const auto kernel = kernels().get<F, I>().skipgram_hs_epoch;
+template <class F>
+Loss skipgram_hs_epoch(const Epoch& job, const Paths& paths, Range range, Mat<F> in_table, Mat<F> out_table) {
+    const auto kernel = kernels().get<F, int32_t>().skipgram_hs_epoch;
     return epoch_of_paths(job, paths, range, in_table.cols,
                           [&](const Paths& locked, Range tokens, void* scratch, Loss& loss) {
                               kernel(job, locked, tokens, scratch, in_table, out_table, loss);
                           });
 }
 
-template <class F, class I>
-Loss cbow_hs_epoch(const Epoch<I>& job, const Paths& paths, bool cbow_mean, Range range, Mat<F> in_table,
+template <class F>
+Loss cbow_hs_epoch(const Epoch& job, const Paths& paths, bool cbow_mean, Range range, Mat<F> in_table,
                    Mat<F> out_table) {
-    const auto kernel = kernels().get<F, I>().cbow_hs_epoch;
+    const auto kernel = kernels().get<F, int32_t>().cbow_hs_epoch;
     return epoch_of_paths(job, paths, range, in_table.cols,
                           [&](const Paths& locked, Range tokens, void* scratch, Loss& loss) {
                               kernel(job, locked, cbow_mean, tokens, scratch, in_table, out_table, loss);

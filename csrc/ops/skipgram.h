@@ -53,6 +53,8 @@ inline int epoch_threads(Range range, int threads) {
     return int(std::min<int64_t>(threads, std::max<int64_t>(1, blocks.end - blocks.begin)));
 }
 
+// Kernels of an epoch are those of int32_t whatever the tokens are: they are compiled for all I.
+//
 // kernel(tokens, scratch, loss) on blocks of the tokens `range`, whose ends are multiples of kTokensPerBlock or the last
 // token. The blocks are the same however an epoch is cut into calls, and so are all draws. Losses of blocks are rounded
 // to kLossUnits: their sum is then exact up to 2^33, in whatever order they come and however it is cut.
@@ -70,14 +72,13 @@ Loss epoch(Range range, int64_t scratch_bytes, int threads, const Kernel& kernel
                    });
 }
 
-template <class I>
-int64_t negatives_scratch_bytes(const Epoch<I>& job, int64_t cols) {
+inline int64_t negatives_scratch_bytes(const Epoch& job, int64_t cols) {
     return window_scratch_bytes(job.window, job.negative, cols) + group_scratch_bytes(job.window, job.negative, cols);
 }
 
-template <class F, class I>
-Loss skipgram_epoch(const Epoch<I>& job, Range range, Mat<F> in_table, Mat<F> out_table) {
-    const auto kernel = kernels().get<F, I>().skipgram_epoch;
+template <class F>
+Loss skipgram_epoch(const Epoch& job, Range range, Mat<F> in_table, Mat<F> out_table) {
+    const auto kernel = kernels().get<F, int32_t>().skipgram_epoch;
     return epoch(range, negatives_scratch_bytes(job, in_table.cols), job.threads,
                  [&](Range tokens, void* scratch, Loss& loss) {
                      kernel(job, tokens, scratch, in_table, out_table, loss);

@@ -105,9 +105,9 @@ double hogwild(const Inputs& in, int threads) {
     std::vector<I> tokens = in.indices;
     const std::vector<uint32_t> keep(kTableRows, ~uint32_t(0)), accept(kTableRows, ~uint32_t(0));
     const std::vector<int32_t> other(kTableRows);
-    const Epoch<I> job{tokens.data(), in.offsets.data(), kBags, keep.data(), accept.data(), other.data(), kTableRows, 3,
-                       4, true, true, 0.01, 0.001, 1, threads};
-    Epoch<I> pairs = job;
+    const Epoch job{Words(tokens.data()), in.offsets.data(), kBags, keep.data(), accept.data(), other.data(), kTableRows, 3,
+                    4, true, true, 0.01, 0.001, 1, threads};
+    Epoch pairs = job;
     pairs.shared_negatives = false;
     const Range all{0, kMany};
     // Paths of one length, some of their nodes among those that all threads copy.
@@ -122,7 +122,7 @@ double hogwild(const Inputs& in, int threads) {
         ends[size_t(word) + 1] = int64_t(points.size());
     }
     const Paths paths{ends.data(), points.data(), codes.data(), 8};
-    Epoch<I> tree = job;
+    Epoch tree = job;
     tree.negative = 0;
     double total = 0;
     const auto run = [&](const auto& epoch) {
