@@ -324,7 +324,7 @@ def _epoch(rng: np.random.Generator, float_t: Any, index_t: Any, D: int) -> Iter
 
     for window, negative in ((1, 0), (3, 1), (9, 5), (2, 6), (2, 7), (1, 13)):
         yield case(window=window, negative=negative)
-    yield case(shrink_windows=False, window=4, lr=0.05, lr_end=0.0)
+    yield case(lengths=(1, 16), shrink_windows=False, window=4, negative=2, lr=0.1, lr_end=0.0)
     yield case(lengths=(0,))
     yield case(lengths=())
     yield case(seed=2**64 - 1, lr_end=0.001) | {"offsets": np.array([0, 0, 1, 8, 8, 10, 29], np.int32)}

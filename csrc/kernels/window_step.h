@@ -110,7 +110,7 @@ constexpr int kNoScore = -60;
 // -lr d loss / d (h . o) = -lr sign sigmoid(x). It takes the place of h . o, and up to a register past them is lost.
 template <class F>
 HOTROW_INLINE void coefficients_of(F* pairs, const F* signs, int64_t count, F lr, SoftplusSum<F>& loss) {
-    store(pairs + count, load(signs + count) * F(kNoScore));
+    store(pairs + count, load(signs + count) * F(kNoScore));  // whatever the signs there are
     for (int64_t i = 0; i < count; i += lanes<F>) {
         const pack<F> sign = load(signs + i);
         store(pairs + i, sigmoid(load(pairs + i) * sign, loss) * (sign * -lr));
