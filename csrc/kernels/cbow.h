@@ -54,7 +54,8 @@ void spread_bag(F* const* contexts, int64_t m, F share, const F* step, int64_t c
 // update. Order: outputs as they stand.
 template <class F>
 void update_bag(F* const* contexts, int64_t m, F share, Window<F>& w, int64_t cols) {
-    const auto update = [=, n = w.n, h = w.inputs[0], outputs = w.outputs, coefficients = w.coefficients.numbers](auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
+    const auto update = [=, n = w.n, h = w.inputs[0], outputs = w.outputs, coefficients = w.coefficients.numbers](
+                            auto width, int64_t d, Tail<F> tail) HOTROW_OWN_FUNCTION {
         constexpr int N = decltype(width)::value;
         pack<F> pooled[N], step[N];
         HOTROW_UNROLL

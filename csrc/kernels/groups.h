@@ -98,8 +98,7 @@ struct Group {
         window.coefficients = {window.coefficients.numbers, window.m, window.n};
         for (int64_t b = 0, to = 0; b < coefficients.n; ++b) {
             if (b > 0 && outputs[b] == own(s)) continue;
-            for (int64_t a = 0; a < window.m; ++a)
-                window.coefficients.at(a, to) = coefficients.at(first[s] + a, b);
+            for (int64_t a = 0; a < window.m; ++a) window.coefficients.at(a, to) = coefficients.at(first[s] + a, b);
             ++to;
         }
         merge_repeats(window);
@@ -147,8 +146,7 @@ void update_outputs(Group<F>& g, int begin, int end, F* const* to, int64_t cols)
             for (int64_t a = from; a < (InPlace ? from + g.size[s] : from + 1); ++a) {
                 const V x = load(g.inputs[a] + d, part);
                 const V moved = InPlace ? x : V{};
-                store(to[a] + d,
-                      update_pairs<B>(g.coefficients.numbers + a * B, x, moved, before, after), part);
+                store(to[a] + d, update_pairs<B>(g.coefficients.numbers + a * B, x, moved, before, after), part);
             }
             store(own, after[0], part);
         }
