@@ -105,7 +105,7 @@ struct Group {
     }
 };
 
-// The coefficients of all inputs of the windows begin .. end - 1 with all outputs, o[0] being the own one of the input's
+// The coefficients of all inputs of the windows begin .. end - 1 with all outputs, o[0] being the own one of an input's
 // window. Negatives that are a window's own output are left out; without `clash` there are none.
 template <class F>
 HOTROW_OWN_FUNCTION void coefficients_of(Group<F>& g, int begin, int end, int64_t cols, F lr, bool clash,
@@ -187,7 +187,8 @@ HOTROW_INLINE void train_group(Group<F>& g, int at_once, int64_t cols, F lr, boo
         coefficients_of(g, begin, end, cols, lr, clash, loss);
         if (begin == 0) meanwhile();
         if (!clash && g.coefficients.n <= kOutputs) {
-            with_width<kOutputs>(int(g.coefficients.n), [&](auto width) HOTROW_INLINE_LAMBDA { together(width, begin, end); });
+            with_width<kOutputs>(int(g.coefficients.n), [&](auto width)
+                                                            HOTROW_INLINE_LAMBDA { together(width, begin, end); });
         } else {
             for (int s = begin; s < end; ++s) alone(s);
         }
@@ -199,7 +200,7 @@ HOTROW_INLINE void train_group(Group<F>& g, int at_once, int64_t cols, F lr, boo
 // their m rows (`repeats`: one may be there twice), which stand in `contexts`, those of a group one after another, and
 // that of its own output; then train(at_once, clash, meanwhile) with the rows of its negatives in group.outputs
 // (`clash`: one of these may be there twice or be a window's own), which calls meanwhile(), to fetch rows of the next
-// group, where it waits for its scores. lr falls linearly from lr_begin to lr_end over all tokens; that of a group is of
+// group, where it waits for its scores. lr falls linearly from lr_begin to lr_end over all tokens; a group has that of
 // its first centre.
 template <class F, class Add, class Train>
 HOTROW_INLINE void for_groups(const Epoch& job, Range range, Scratch& scratch, Mat<F> in_table, Mat<F> out_table,

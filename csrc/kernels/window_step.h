@@ -162,7 +162,7 @@ HOTROW_INLINE V update_pairs(const F* coefficient, V x, V moved, const V* before
 }
 
 // to[a, :] = from[a, :] + sum_b coefficient[a, b] o[b, :] and o[b, :] += sum_a coefficient[a, b] h[a, :] for a chunk of
-// B outputs, coefficients of inputs being `stride` apart. One pass over the columns: each row is loaded and stored once.
+// B outputs, those of inputs being `stride` apart. One pass over the columns: each row is loaded and stored once.
 // `Alone`: from and to are h.
 template <int B, bool Alone, class F>
 void update_chunk(F* const* h, F* const* from, F* const* to, int64_t m, F* const* outputs, int64_t cols,
