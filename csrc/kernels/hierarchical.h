@@ -36,8 +36,7 @@ struct SharedNodes {
             __atomic_clear(lock, __ATOMIC_RELEASE);
         }
     }
-    HOTROW_INLINE bool holds(int64_t node) const { return node >= first; }
-    HOTROW_INLINE F* row(int64_t node) const { return holds(node) ? copies.mine.row(node - first) : table.row(node); }
+    HOTROW_INLINE F* row(int64_t node) const { return node >= first ? copies.mine.row(node - first) : table.row(node); }
     HOTROW_INLINE void trained(int64_t more) {
         pairs += more;
         if (pairs >= kPairsApart) exchange();

@@ -105,8 +105,8 @@ double hogwild(const Inputs& in, int threads) {
     std::vector<I> tokens = in.indices;
     const std::vector<uint32_t> keep(kTableRows, ~uint32_t(0)), accept(kTableRows, ~uint32_t(0));
     const std::vector<int32_t> other(kTableRows);
-    const Epoch job{Words(tokens.data()), in.offsets.data(), kBags, keep.data(), accept.data(), other.data(), kTableRows, 3,
-                    4, true, true, 0.01, 0.001, 1, threads};
+    const Epoch job{Words(tokens.data()), in.offsets.data(), kBags, keep.data(), accept.data(), other.data(), kTableRows,
+                    3, 4, true, true, 0.01, 0.001, 1, threads};
     Epoch pairs = job;
     pairs.shared_negatives = false;
     const Range all{0, kMany};

@@ -191,8 +191,8 @@ def _negatives(
     centers: Iterable[Center], tokens: ArrayLike, sampling: Sampling, negative: int, seed: int, matrices: Matrices
 ) -> Iterator[Block]:
     """Block after block of tokens, whose centres are GROUP streams of successive ones; a group has one of each. The
-    outputs are the centre and the negatives of the first of its group that differ from it; that has the learning rate
-    of all.
+    outputs are the centre and the negatives of the first of its group that differ from it, whose
+    learning rate is that of all.
     """
     drawn = _words_drawn(sampling, seed, np.size(tokens), negative)
     for _, block in groupby(centers, lambda center: center.position // TOKENS_PER_BLOCK):
